@@ -14,11 +14,15 @@ from support.raw import ask
 from support.waiting import until
 
 
-def change(engine: Engine, table: str, key: str, value: bytes | None = None, **fields: object) -> None:
-    """Replace a row, or some fields of it, while no daemon runs."""
+def change(
+    engine: Engine, table: str, key: str, value: bytes | None = None, inside: str = "", **fields: object
+) -> None:
+    """Replace a row, or some fields of it or of its part `inside`, while no daemon runs."""
     with sqlite3.connect(engine.root / "data" / "havre.db") as db:
         (before,) = db.execute(f"SELECT value FROM {table} WHERE key = ?", (key,)).fetchone()
-        after = json.dumps({**json.loads(before), **fields}).encode() if value is None else value
+        row = json.loads(before)
+        (row[inside] if inside else row).update(fields)
+        after = json.dumps(row).encode() if value is None else value
         db.execute(f"UPDATE {table} SET value = ? WHERE key = ?", (after, key))
     db.close()
 
@@ -42,7 +46,7 @@ def test_a_containers_row(havred: Engine) -> None:
     address = havred.out("inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", "runs")
     havred.docker("cp", "/etc/hostname", f"{odd}:/mine", check=0)
     havred.stop()
-    change(havred, "containers", odd, HostConfig=5)
+    change(havred, "containers", odd, inside="Spec", HostConfig=5)
     change(havred, "containers", lost, b"\x00not JSON")
     change(havred, "containers", runs, RestartCount="many")
     havred.start()

@@ -106,7 +106,7 @@ async def _logs(call: Call) -> web.StreamResponse:
     if not (stdout or stderr):
         raise InvalidInput("Bad parameters: you must choose at least one stream")
     container = call.services.containers.get(call.name)
-    tty = container.config.tty
+    tty = container.spec.config.tty
     options = LogOptions(
         stdout=stdout,
         stderr=stderr,

@@ -76,7 +76,7 @@ async def _list(call: Call) -> web.StreamResponse:
             sizes = await _sizes(call, container.id) if call.flag("size") else None
         except NotFound:
             continue  # removed meanwhile
-        image = container.config.image, container.image
+        image = container.spec.config.image, container.spec.image
         if image not in shown:
             shown[image] = containers.shown_image(container)
         others = names.get(container.name.lower(), ())

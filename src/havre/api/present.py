@@ -57,11 +57,11 @@ def present_container(
     mounted = {"MergedDir": placement.mounted_at} if placement.mounted_at else None
     return ContainerDetails(
         id=container.id,
-        created=container.created,
-        path=container.path,
-        args=container.args,
+        created=container.spec.created,
+        path=container.spec.path,
+        args=container.spec.args,
         state=_state(container.state),
-        image=container.image,
+        image=container.spec.image,
         resolv_conf_path=path_of("resolv.conf"),
         hostname_path=path_of("hostname"),
         hosts_path=path_of("hosts"),
@@ -69,14 +69,14 @@ def present_container(
         name=f"/{container.name}",
         restart_count=container.restart_count,
         driver=placement.driver,
-        platform=container.platform,
-        app_armor_profile=container.apparmor_profile,
+        platform=container.spec.platform,
+        app_armor_profile=container.run.apparmor_profile,
         exec_ids=list(exec_ids) or None,
         host_config=_host_config(container),
         graph_driver=ContainerGraphDriver(data=mounted, name=placement.driver),
         size_rw=UNSET if sizes is None else sizes.writable,
         size_root_fs=UNSET if sizes is None else sizes.root,
-        mounts=[present_mount(point) for point in container.mounts],
+        mounts=[present_mount(point) for point in container.spec.mounts],
         config=_config(container),
         network_settings=_network_settings(container, placement),
     )
@@ -84,7 +84,7 @@ def present_container(
 
 def _host_config(container: Container) -> HostConfig:
     """The host configuration, with the links that exist now, without fields that Go omits when empty."""
-    shown = without_empty(container.host_config, _OMITTED_OF_HOST)
+    shown = without_empty(container.spec.host_config, _OMITTED_OF_HOST)
     if shown.init is None:  # Go has a pointer for Init, so an explicit false is shown
         shown = replace(shown, init=UNSET)
     return replace(shown, links=shown_links(container) or None)
@@ -92,8 +92,8 @@ def _host_config(container: Container) -> HostConfig:
 
 def _config(container: Container) -> Config:
     """The configuration, with the MAC address requested for the main network, as dockerd shows it to older clients."""
-    asked = container.asked_networks.get(container.host_config.network_mode)
-    config = replace(container.config, mac_address=asked.mac_address if asked is not None else "")
+    asked = container.spec.networks.get(container.spec.host_config.network_mode)
+    config = replace(container.spec.config, mac_address=asked.mac_address if asked is not None else "")
     return without_empty(config, OMITTED_OF_CONFIG)
 
 
@@ -103,12 +103,12 @@ def present_mount(point: MountPoint) -> MountPoint:
 
 
 def _network_settings(container: Container, placement: Placement) -> NetworkSettings:
-    first = next((container.networks[name] for name in _DEFAULT_NETWORKS if name in container.networks), None)
+    first = next((container.run.networks[name] for name in _DEFAULT_NETWORKS if name in container.run.networks), None)
     main = first or EndpointSettings()
     return NetworkSettings(
         sandbox_id=container.id if placement.sandbox_key else "",
         sandbox_key=placement.sandbox_key,
-        ports=container.ports,
+        ports=container.run.ports,
         endpoint_id=main.endpoint_id,
         gateway=main.gateway,
         global_ipv6_address=main.global_ipv6_address,
@@ -117,7 +117,7 @@ def _network_settings(container: Container, placement: Placement) -> NetworkSett
         ip_prefix_len=main.ip_prefix_len,
         ipv6_gateway=main.ipv6_gateway,
         mac_address=main.mac_address,
-        networks=container.networks,
+        networks=container.run.networks,
     )
 
 
@@ -135,19 +135,19 @@ def present_summary(
     return ContainerSummary(
         id=container.id,
         names=sorted((f"/{container.name}", *others)),
-        image=container.config.image if image is None else image,
-        image_id=container.image,
-        command=" ".join(_shown(word) for word in (container.path, *container.args) if word),
-        created=int(_seconds(container.created)),
+        image=container.spec.config.image if image is None else image,
+        image_id=container.spec.image,
+        command=" ".join(_shown(word) for word in (container.spec.path, *container.spec.args) if word),
+        created=int(_seconds(container.spec.created)),
         ports=present_ports(container),
         size_rw=(sizes.writable if sizes is not None else 0) or UNSET,
         size_root_fs=(sizes.root if sizes is not None else 0) or UNSET,
-        labels=container.config.labels or {},
+        labels=container.spec.config.labels or {},
         state=container.state.status,
         status=status_text(container.state, now),
-        host_config=SummaryHostConfig(network_mode=container.host_config.network_mode),
-        network_settings=SummaryNetworks(networks=container.networks),
-        mounts=[present_mount(point) for point in container.mounts],
+        host_config=SummaryHostConfig(network_mode=container.spec.host_config.network_mode),
+        network_settings=SummaryNetworks(networks=container.run.networks),
+        mounts=[present_mount(point) for point in container.spec.mounts],
     )
 
 
@@ -158,7 +158,7 @@ def _shown(word: str) -> str:
 def present_ports(container: Container) -> list[Port]:
     """The `Ports` of a summary: each published port once per host address, each exposed one without an address."""
     ports: list[Port] = []
-    for port, bindings in container.ports.items():
+    for port, bindings in container.run.ports.items():
         number, _, protocol = port.partition("/")
         private, kind = int(number), protocol or "tcp"
         ports += [_public(private, kind, each) for each in bindings or ()] or [Port(private_port=private, type=kind)]

@@ -1,21 +1,23 @@
-"""A container's row: the request, what it was resolved to, and the state.
+"""A container's row: what was asked, the state, and the facts of the present run.
 
 Times are RFC 3339 with nanoseconds, UTC. Source: Docker Engine API, "ContainerInspect".
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from havre.linux.idmap import IdRange
 from havre.wire.config import Config, EndpointSettings, HostConfig, PortBinding, TmpfsOptions
 from havre.wire.containers import Health, HealthResult, MountPoint
-from havre.wire.values import ZERO_TIME, Value
+from havre.wire.values import ZERO_TIME, FrozenValue, Value
 
-__all__ = ["Container", "Health", "HealthResult", "MountOptions", "MountPoint", "State"]
+__all__ = ["Container", "Health", "HealthResult", "MountOptions", "MountPoint", "Run", "Spec", "State"]
 
 
-class State(Value):
+class State(FrozenValue, frozen=True):
     """The state as stored and shown; the daemon decides by the classes in `states`.
 
     `status` is one of created, running, paused, restarting, removing, exited, dead.
@@ -70,34 +72,64 @@ class MountOptions(Value, omit_defaults=True):
     tmpfs: TmpfsOptions | None = None
 
 
-class Container(Value):
-    """A container: one row, rewritten completely on each change of state.
+class Spec(FrozenValue, frozen=True):
+    """What was asked, resolved at the creation; `update`, `connect`, `rm --link` and the like replace it by another.
 
     `image` is the image's ID, `config.image` the name in the request. `path` and `args` are the resolved command.
-    `networks` has the endpoints by network name, `asked_networks` the requested ones. `mount_options` is by
-    destination. `ports` are the ports published now, in the form of `NetworkSettings.Ports`. `ids` is the ID range on
-    the host of the present or last run; None if IDs are not mapped. `link_ids` are the IDs of linked containers by
-    lower-case alias. `apparmor_profile` is the requested profile, after the first start the one in use.
+    `networks` has the requested endpoints by network name, `mount_options` is by destination.
     """
 
     id: str
-    name: str
     created: str
     image: str
     path: str
     args: list[str]
     config: Config
     host_config: HostConfig
-    state: State = msgspec.field(default_factory=State)
     networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)
-    asked_networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)
-    ports: dict[str, list[PortBinding] | None] = msgspec.field(default_factory=dict)
     mounts: list[MountPoint] = msgspec.field(default_factory=list)
     mount_options: dict[str, MountOptions] = msgspec.field(default_factory=dict)
-    restart_count: int = 0
-    manually_stopped: bool = False
-    runtime: str = ""
+    platform: str = "linux"
+
+
+class Run(FrozenValue, frozen=True):
+    """Facts of the present run, or what is left of the last one.
+
+    `networks` has the endpoints by network name. `ports` are the ports published now, in the form of
+    `NetworkSettings.Ports`. `ids` is the ID range on the host; None if IDs are not mapped. `link_ids` are the IDs of
+    linked containers by lower-case alias. `apparmor_profile` is the requested profile, after the first start the one
+    in use.
+    """
+
+    networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)
+    ports: dict[str, list[PortBinding] | None] = msgspec.field(default_factory=dict)
     ids: IdRange | None = None
     link_ids: dict[str, str] = msgspec.field(default_factory=dict)
-    platform: str = "linux"
     apparmor_profile: str = ""
+
+
+class Container(Value):
+    """A container's row, rewritten completely on each change: its name and three values, each replaced as a whole.
+
+    `state`, `restart_count` and `manually_stopped` are the stored form of its life (`states`), written by it alone.
+    """
+
+    name: str
+    spec: Spec
+    state: State = msgspec.field(default_factory=State)
+    run: Run = msgspec.field(default_factory=Run)
+    restart_count: int = 0
+    manually_stopped: bool = False
+
+    @property
+    def id(self) -> str:
+        """Its ID, 64 hexadecimal digits."""
+        return self.spec.id
+
+    def respecify(self, **changes: Any) -> None:
+        """Replace what was asked by a copy with these fields."""
+        self.spec = msgspec.structs.replace(self.spec, **changes)
+
+    def note_run(self, **changes: Any) -> None:
+        """Replace the facts of the run by a copy with these fields."""
+        self.run = msgspec.structs.replace(self.run, **changes)

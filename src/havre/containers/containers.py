@@ -133,11 +133,11 @@ class Containers:
 
     def shown_image(self, container: Container) -> str:
         """The image's name in the request, or its ID if the name now refers to another image."""
-        name = container.config.image
+        name = container.spec.config.image
         try:
-            return name if container.image in self._images.named(name) else container.image
+            return name if container.spec.image in self._images.named(name) else container.spec.image
         except InvalidInput:  # a value salvaged from a damaged row
-            return container.image
+            return container.spec.image
 
     def placement(self, ref: str) -> Placement:
         """The place of its files."""
@@ -150,7 +150,7 @@ class Containers:
             writable = await self._snapshots.size(container.id)
         except NotFound:  # it is being removed
             raise NotFound(f"No such container: {ref}") from None
-        return writable, writable + self._images.size_of(container.image)
+        return writable, writable + self._images.size_of(container.spec.image)
 
     # -- life
 
@@ -258,7 +258,8 @@ class Containers:
         return [
             container
             for container in idle
-            if matches_labels(filters, container.config.labels) and (limit is None or parse(container.created) <= limit)
+            if matches_labels(filters, container.spec.config.labels)
+            and (limit is None or parse(container.spec.created) <= limit)
         ]
 
     async def prune(self, filters: Filters | None = None) -> PrunedContainers:
@@ -296,7 +297,9 @@ class Containers:
         past = None
         if options.logs and self._lifecycle.logs.path(container) is not None:
             past = self._lifecycle.logs.read(container, LogOptions(stdout=options.stdout, stderr=options.stderr))
-        attachment = Attachment(options, tty=container.config.tty, stdin_once=container.config.stdin_once, past=past)
+        attachment = Attachment(
+            options, tty=container.spec.config.tty, stdin_once=container.spec.config.stdin_once, past=past
+        )
         if live.process is not None:
             attachment.bind(live.process)
         elif options.stream:

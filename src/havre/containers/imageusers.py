@@ -16,8 +16,8 @@ def image_users(index: Index) -> Callable[[ImageId], Sequence[ImageUser]]:
         return [
             ImageUser(live.container.id, live.container.state.running)
             for live in index
-            if live.container.image == image
-            or any(point.type == "image" and point.source == image for point in live.container.mounts)
+            if live.container.spec.image == image
+            or any(point.type == "image" and point.source == image for point in live.container.spec.mounts)
         ]
 
     return users_of

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from msgspec.structs import replace
+
 from havre.containers.container import Container
 from havre.dataplane.zones import parse_links
 from havre.networks.guest import Guest
@@ -18,9 +20,18 @@ _BRIDGE = ("", "default", "bridge")  # network modes
 _WITHOUT_IPV6 = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6")
 
 
+def idle_networks(container: Container) -> dict[str, EndpointSettings]:
+    """The networks of a stopped container: as requested, with the network IDs of the last run."""
+    known = {name: endpoint.network_id for name, endpoint in container.run.networks.items()}
+    return {
+        name: replace(asked, network_id=known.get(name) or asked.network_id)
+        for name, asked in container.spec.networks.items()
+    }
+
+
 def guest_of(container: Container) -> Guest:
     """The request of the container to the networks."""
-    config, host = container.config, container.host_config
+    config, host = container.spec.config, container.spec.host_config
     given = host.sysctls or {}
     return Guest(
         id=container.id,
@@ -39,38 +50,38 @@ def guest_of(container: Container) -> Guest:
         ipv6_loopback=not any(given.get(name) == "1" for name in _WITHOUT_IPV6),
         environment=tuple(config.env or ()),
         links=links_of(container),
-        link_ids=container.link_ids,
-        ids=container.ids,
+        link_ids=container.run.link_ids,
+        ids=container.run.ids,
         pid=container.state.pid,
-        endpoints=container.networks,
-        ports=container.ports,
+        endpoints=container.run.networks,
+        ports=container.run.ports,
     )
 
 
 def _main_network(container: Container) -> str:
     """Name or ID of the network in the network mode."""
-    mode = container.host_config.network_mode
+    mode = container.spec.host_config.network_mode
     return "bridge" if mode in ("", "default") else mode
 
 
 def _asked_of(container: Container) -> Mapping[str, EndpointSettings]:
     """The requested endpoints by network name, that of the network mode first."""
-    if container.config.network_disabled:
+    if container.spec.config.network_disabled:
         return {"none": EndpointSettings()}
-    asked, mode = container.asked_networks, _main_network(container)
+    asked, mode = container.spec.networks, _main_network(container)
     return {mode: asked[mode], **asked} if mode in asked else asked
 
 
 def own_hosts_of(container: Container) -> list[tuple[str, str]]:
     """The container's own lines in /etc/hosts (address, names), from the row of a running container."""
     names = guest_of(container).host_names
-    ends = container.networks.values()
+    ends = container.run.networks.values()
     return [(text, names) for end in ends for text in (end.ip_address, end.global_ipv6_address) if text and names]
 
 
 def links_of(container: Container) -> dict[str, str]:
     """Names by alias of the links on the default bridge; on other networks links belong to the endpoint."""
-    host = container.host_config
+    host = container.spec.host_config
     return parse_links(host.links or ()) if host.network_mode in _BRIDGE else {}
 
 
@@ -84,8 +95,8 @@ def ids_of_links(container: Container, others: Iterable[Container]) -> dict[str,
 
 def shown_links(container: Container) -> list[str]:
     """The links as `inspect` shows them: `/NAME:/OWNER/ALIAS` on the default bridge, unchanged on other networks."""
-    given = container.host_config.links or []
-    if container.host_config.network_mode not in _BRIDGE:
+    given = container.spec.host_config.links or []
+    if container.spec.host_config.network_mode not in _BRIDGE:
         return list(given)
     return [f"/{name}:/{container.name}/{alias}" for name, _, alias in (link.partition(":") for link in given)]
 

@@ -12,25 +12,30 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from havre.containers.container import Container, State
-from havre.storage.salvage import readable_fields
+from havre.containers.container import Container, Run, Spec, State
+from havre.storage.salvage import readable_document, valid_fields
 from havre.wire import times
 from havre.wire.config import Config, EndpointSettings, HostConfig, RestartPolicy
 from havre.wire.values import ZERO_TIME
 
-_UNBELIEVED = frozenset({"host_config", "state", "networks", "asked_networks", "ports", "manually_stopped", "runtime"})
+_SHARED_SPEC = frozenset({"host_config", "networks"})
+_SHARED_RUN = frozenset({"networks", "ports"})
 LOST_CODE = 255
 
 
 def salvage_container(id: str, value: bytes) -> Container:
     """The container of a damaged row."""
-    fields = {name: one for name, one in readable_fields(value, Container).items() if name not in _UNBELIEVED}
+    row, spec, run = _parts(value)
+    needed: dict[str, Any] = {"created": ZERO_TIME, "image": "", "path": "", "args": [], "config": Config()}
+    needed |= {name: one for name, one in spec.items() if name not in _SHARED_SPEC}
     error = "its row in the database is damaged; commit or copy what is needed, then remove it"
-    needed: dict[str, Any] = {
-        "name": id[:12], "created": ZERO_TIME, "image": "", "path": "", "args": [], "config": Config(),
-    }  # fmt: skip
-    state = State(status="exited", exit_code=LOST_CODE, error=error)
-    return Container(**{**needed, **fields, "id": id, "host_config": HostConfig(), "state": state})
+    return Container(
+        name=row.get("name", id[:12]),
+        spec=Spec(**{**needed, "id": id, "host_config": HostConfig()}),
+        state=State(status="exited", exit_code=LOST_CODE, error=error),
+        run=Run(**{name: one for name, one in run.items() if name not in _SHARED_RUN}),
+        restart_count=row.get("restart_count", 0),
+    )
 
 
 def salvage_run(container: Container, value: bytes, now: str) -> str:
@@ -38,20 +43,26 @@ def salvage_run(container: Container, value: bytes, now: str) -> str:
 
     Returns the start time; `now` if it cannot be read.
     """
-    fields = readable_fields(value, Container)
-    asked, had = fields.get("asked_networks", {}), fields.get("networks", {})
-    container.asked_networks = asked
-    container.networks = {name: settings for name, settings in had.items() if _has_sound_addresses(settings)}
-    container.ports = fields.get("ports", {}) if container.networks else {}
-    host = fields.get("host_config", HostConfig())
+    row, spec, run = _parts(value)
+    networks = {name: one for name, one in run.get("networks", {}).items() if _has_sound_addresses(one)}
+    container.note_run(networks=networks, ports=run.get("ports", {}) if networks else {})
+    host = spec.get("host_config", HostConfig())
     # It cannot be restarted, and --rm must not remove what may still be saved of it.
-    container.host_config = replace(host, restart_policy=RestartPolicy(), auto_remove=False)
-    state = fields.get("state", State())
+    host = replace(host, restart_policy=RestartPolicy(), auto_remove=False)
+    container.respecify(networks=spec.get("networks", {}), host_config=host)
+    state = row.get("state", State())
     try:
         times.parse(state.started_at)
     except ValueError:
         return now
     return now if state.started_at == ZERO_TIME else str(state.started_at)
+
+
+def _parts(value: bytes) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The readable fields of the row, of what was asked, and of the run."""
+    document = readable_document(value)
+    spec, run = (each if isinstance(each := document.get(key), dict) else {} for key in ("Spec", "Run"))
+    return valid_fields(document, Container), valid_fields(spec, Spec), valid_fields(run, Run)
 
 
 def _has_sound_addresses(settings: EndpointSettings) -> bool:

@@ -43,7 +43,7 @@ def select(
     `InvalidInput` for an unknown key or a malformed value.
     """
     check(filters)
-    newest_first = sorted(containers, key=lambda container: container.created, reverse=True)
+    newest_first = sorted(containers, key=lambda container: container.spec.created, reverse=True)
     newest_first = _between(newest_first, filters, find)
     images = {image for value in filters.get("ancestor", ()) for image in descended(value)}
     everything = all or limit > 0 or bool(filters.get("status"))
@@ -53,7 +53,7 @@ def select(
         if (everything or container.state.running)
         and _matches(container, filters)
         and matches_exactly(filters, "health", health_of(container))
-        and ("ancestor" not in filters or container.image in images)
+        and ("ancestor" not in filters or container.spec.image in images)
     ]
     return chosen[:limit] if limit > 0 else chosen
 
@@ -85,10 +85,10 @@ def _between(containers: list[Container], filters: Filters, find: Callable[[str]
     """The containers created before one container and after another, both exclusive."""
     for value in filters.get("before", ()):
         limit = find(value)
-        containers = [each for each in containers if each.created < limit.created]
+        containers = [each for each in containers if each.spec.created < limit.spec.created]
     for value in filters.get("since", ()):
         limit = find(value)
-        containers = [each for each in containers if each.created > limit.created]
+        containers = [each for each in containers if each.spec.created > limit.spec.created]
     return containers
 
 
@@ -97,7 +97,7 @@ def _matches(container: Container, filters: Filters) -> bool:
         matches_pattern(filters, "name", container.name, "/" + container.name)
         and _id_matches(container, filters)
         and boolean(filters, "is-task") is not True
-        and matches_labels(filters, container.config.labels)
+        and matches_labels(filters, container.spec.config.labels)
         and _exit_matches(container, filters)
         and matches_exactly(filters, "status", container.state.status)
         and _volume_matches(container, filters)
@@ -119,7 +119,7 @@ def _exit_matches(container: Container, filters: Filters) -> bool:
 
 def _volume_matches(container: Container, filters: Filters) -> bool:
     wanted = filters.get("volume")
-    known = {name for point in container.mounts for name in (point.destination, point.name or point.source)}
+    known = {name for point in container.spec.mounts for name in (point.destination, point.name or point.source)}
     return not wanted or any(value in known for value in wanted)
 
 
@@ -128,7 +128,7 @@ def _network_matches(container: Container, filters: Filters) -> bool:
     return not wanted or any(
         value == name or (endpoint.network_id != "" and endpoint.network_id.startswith(value))
         for value in wanted
-        for name, endpoint in container.networks.items()
+        for name, endpoint in container.run.networks.items()
     )
 
 
@@ -136,7 +136,7 @@ def _ports_match(container: Container, filters: Filters) -> bool:
     published, exposed = _ports(filters, "publish"), _ports(filters, "expose")
     if not published and not exposed:
         return True
-    for port, bindings in container.ports.items():
+    for port, bindings in container.run.ports.items():
         protocol = port.partition("/")[2] or "tcp"
         if port in exposed or any(f"{binding.host_port}/{protocol}" in published for binding in bindings or ()):
             return True

@@ -168,7 +168,7 @@ def record(container: Container, life: Life) -> None:
 
 def terms_of(container: Container) -> Terms:
     """The terms in the container's row."""
-    host, config = container.host_config, container.config
+    host, config = container.spec.host_config, container.spec.config
     check = config.healthcheck if probe_command(config) else None
     return Terms(container.id, host.restart_policy, host.auto_remove, check)
 

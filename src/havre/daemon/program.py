@@ -302,7 +302,7 @@ def _placer(
     def place(container: Container) -> Placement:
         netns = config.exec_root / "netns" / container.id
         running = container.state.running and not container.state.restarting
-        joins = container.host_config.network_mode.startswith("container:")
+        joins = container.spec.host_config.network_mode.startswith("container:")
         return Placement(
             driver=storage.driver,
             log_path=_log_path(lifecycle, container),
@@ -316,7 +316,7 @@ def _placer(
 
 def _log_path(lifecycle: Lifecycle, container: Container) -> str:
     """The log path for other programs: Docker shows it for the driver json-file only."""
-    is_json = container.host_config.log_config.type == "json-file"
+    is_json = container.spec.host_config.log_config.type == "json-file"
     return str(lifecycle.logs.path(container)) if is_json else ""
 
 

@@ -37,10 +37,21 @@ def _state_without_flags(_: str, row: Document) -> Document:
     return {**row, "State": state}
 
 
+def _in_three_values(_: str, row: Document) -> Document:
+    """What was asked, the state, and the facts of the run, which lay side by side."""
+    spec = {key: row[key] for key in _SPEC if key in row}
+    spec |= {"Networks": row["AskedNetworks"]} if "AskedNetworks" in row else {}
+    rest: Document = {key: row[key] for key in ("Name", "State", "RestartCount", "ManuallyStopped") if key in row}
+    return {**rest, "Spec": spec, "Run": {key: row[key] for key in _RUN if key in row}}
+
+
+_SPEC = ("Id", "Created", "Image", "Path", "Args", "Config", "HostConfig", "Mounts", "MountOptions", "Platform")
+_RUN = ("Networks", "Ports", "Ids", "LinkIds", "ApparmorProfile")
 _FLAGS = frozenset({"Running", "Paused", "Restarting", "Dead"})
 
 MIGRATIONS = (
     Migration(2, "a name stands for several platforms (record 280)", {"image_names": _name_with_index}),
     Migration(3, "what a container is doing is its status alone", {"containers": _state_without_flags}),
+    Migration(4, "a container's row has three values: asked, state, run", {"containers": _in_three_values}),
 )
 """In order; a database without rows begins at the version of the last."""

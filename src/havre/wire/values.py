@@ -58,6 +58,10 @@ class Value(msgspec.Struct, rename=docker_name, kw_only=True):
     """Base of the structs below: Docker's JSON names, keyword arguments."""
 
 
+class FrozenValue(msgspec.Struct, rename=docker_name, kw_only=True, frozen=True):
+    """The same, immutable."""
+
+
 V = TypeVar("V", bound=Value)
 
 

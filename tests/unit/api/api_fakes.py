@@ -14,6 +14,7 @@ from havre.containers.container import Container, State
 from havre.errors import NotFound
 from havre.events import Events
 from havre.wire.config import Config, HostConfig
+from support.rows import container_row
 
 CONTAINER_ID = "ab" * 32
 
@@ -22,7 +23,6 @@ def container(tty: bool = False, **fields: Any) -> Container:
     """A running container named `golden`."""
     values: dict[str, Any] = {
         "id": CONTAINER_ID,
-        "name": "golden",
         "created": "2026-11-24T12:55:02.161871052Z",
         "image": "sha256:" + "cd" * 32,
         "path": "sleep",
@@ -31,7 +31,7 @@ def container(tty: bool = False, **fields: Any) -> Container:
         "host_config": HostConfig(network_mode="host"),
         "state": State(status="running", pid=7, started_at="2026-11-24T12:55:02.3Z"),
     }
-    return Container(**(values | fields))
+    return container_row("golden", **(values | fields))
 
 
 class FakeAttachment:

@@ -36,10 +36,11 @@ def golden(name: str) -> Any:
 
 def container_of(shown: dict[str, Any]) -> Container:
     """The engine's value that must be shown so."""
-    parts = {name: shown[name] for name in ("Id", "Created", "Path", "Args", "Image", "Config", "HostConfig", "State")}
-    parts["Name"] = shown["Name"].removeprefix("/")
-    parts |= {"Networks": shown["NetworkSettings"]["Networks"], "Ports": shown["NetworkSettings"]["Ports"]}
-    return msgspec.convert(parts | {"Mounts": shown["Mounts"]}, Container)
+    asked = ("Id", "Created", "Path", "Args", "Image", "Config", "HostConfig", "Mounts")
+    spec = {name: shown[name] for name in asked}
+    run = {name: shown["NetworkSettings"][name] for name in ("Networks", "Ports")}
+    row = {"Name": shown["Name"].removeprefix("/"), "Spec": spec, "State": shown["State"], "Run": run}
+    return msgspec.convert(row, Container)
 
 
 def placement_of(shown: dict[str, Any]) -> Placement:
@@ -126,10 +127,8 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_ports() -> None:
     container = container_of(golden("container_running"))
-    container.ports = {
-        "80/tcp": [PortBinding(host_ip="0.0.0.0", host_port="8080"), PortBinding(host_ip="::", host_port="8080")],
-        "53/udp": None,
-    }
+    both = [PortBinding(host_ip="0.0.0.0", host_port="8080"), PortBinding(host_ip="::", host_port="8080")]
+    container.note_run(ports={"80/tcp": both, "53/udp": None})
     assert msgspec.to_builtins(present_ports(container)) == [
         {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
         {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from havre.containers.container import Container
 from havre.containers.life.control import Control
 from havre.containers.live import Live
 from havre.errors import Conflict
-from havre.wire.config import Config, HostConfig
+from support.rows import container_row
 
 
 class Ended:
@@ -24,9 +23,7 @@ class Ended:
 
 
 def live(process: object | None) -> Live:
-    made = Live(
-        Container(id="c0", name="n", created="", image="", path="", args=[], config=Config(), host_config=HostConfig())
-    )
+    made = Live(container_row(id="c0"))
     made.process = process  # type: ignore[assignment]
     return made
 

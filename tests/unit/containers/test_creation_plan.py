@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from havre.containers.container import Container, MountOptions, MountPoint
+from havre.containers.container import MountOptions, MountPoint
 from havre.containers.create.checks import Asked, check_request
 from havre.containers.create.configure import Defaults
 from havre.containers.create.neighbours import Neighbours
@@ -21,6 +21,7 @@ from havre.oci.digest import Digest
 from havre.oci.platform import Platform
 from havre.wire.config import Config, CreateRequest, EndpointSettings, HostConfig, NetworkingConfig
 from havre.wire.values import ImageId
+from support.rows import container_row
 
 NATIVE, OTHER = Platform("amd64"), Platform("arm64")
 LIMITS = HostLimits(cpus=2, runtimes=("runc",), platform=NATIVE)
@@ -50,18 +51,13 @@ class NoNetworks:
 
 def neighbours() -> Neighbours:
     index = Index(Rows())  # type: ignore[arg-type]
-    old = Container(
+    old = container_row(
+        "old",
         id=OLD,
-        name="old",
-        created="",
         image="sha256:other",
-        path="x",
-        args=[],
-        config=Config(),
-        host_config=HostConfig(),
+        mounts=[MountPoint(type="volume", name="data", destination="/data", driver="local")],
+        mount_options={"/data": MountOptions()},
     )
-    old.mounts = [MountPoint(type="volume", name="data", destination="/data", driver="local")]
-    old.mount_options = {"/data": MountOptions()}
     index.add(Live(old))
     return Neighbours(index, NoNetworks())  # type: ignore[arg-type]
 

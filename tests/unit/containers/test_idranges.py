@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from havre.containers.container import Container
+from havre.containers.container import Run
 from havre.containers.surroundings import idranges
 from havre.containers.surroundings.idranges import IdRanges, check_namespaces, next_free, read_remap
 from havre.errors import Conflict, InvalidInput
 from havre.linux import accounts
 from havre.linux.idmap import OVERFLOW, IdRange
-from havre.wire.config import Config, HostConfig
+from havre.wire.config import HostConfig
+from support.rows import container_row
 
 PEOPLE = {"ann": 1001, "bob": 1002}
 REMAP = IdRange(100_000, 200_000, 65_536)
@@ -124,10 +125,7 @@ def test_who_has_which() -> None:
 
     def of(mode: str, ids: IdRange | None, remap: IdRange | None) -> IdRange | None:
         host = HostConfig(userns_mode=mode)
-        container = Container(
-            id="c", name="/c", created="", image="", path="", args=[], config=Config(), host_config=host, ids=ids
-        )
-        return IdRanges(remap).of(container)
+        return IdRanges(remap).of(container_row(host_config=host, run=Run(ids=ids)))
 
     assert of("", None, REMAP) == REMAP
     assert of("", REMAP, None) is None

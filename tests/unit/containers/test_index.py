@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from havre.containers.container import Container
 from havre.containers.live import Index, Live
 from havre.errors import Failed
-from havre.wire.config import Config, HostConfig
+from support.rows import container_row
 
 
 class Rows:
@@ -36,16 +36,7 @@ class Rows:
 
 
 def container(name: str) -> Container:
-    return Container(
-        id=name * 8,
-        name=name,
-        created="2026-01-01T00:00:00Z",
-        image="sha256:1",
-        path="x",
-        args=[],
-        config=Config(),
-        host_config=HostConfig(),
-    )
+    return container_row(name, id=name * 8)
 
 
 def test_what_was_removed_while_others_were_recorded_late_stays_removed() -> None:

@@ -36,6 +36,7 @@ from havre.containers.life.vocabulary import (
 from havre.containers.states import Ending, Exited, Facts, Life, Paused, Restarting, Running, record, restored, stored
 from havre.errors import Conflict
 from havre.wire.config import Config, HostConfig, RestartPolicy
+from support.rows import container_row
 from unit.containers.lives import CHECK, PID, STARTED, Dialogue, ended, running, terms
 
 FORCE = RemovalAsked(force=True)
@@ -196,9 +197,7 @@ def test_events_of_a_life() -> None:
 
 def row(life: Life) -> Container:
     host = HostConfig(restart_policy=RestartPolicy(name="always"))
-    container = Container(
-        id="c0ffee", name="n", created="", image="", path="", args=[], config=Config(), host_config=host
-    )
+    container = container_row(host_config=host)
     record(container, life)
     return container
 
@@ -236,7 +235,7 @@ def test_a_start_that_was_under_way_has_not_been_one() -> None:
 
 def test_a_row_without_health_begins_with_it() -> None:
     container = row(Exited(KNOWN))
-    container.config = Config(healthcheck=CHECK)
+    container.respecify(config=Config(healthcheck=CHECK))
     container.state = State(status="running", pid=PID, started_at=STARTED.at)
     life = restored(container)
     assert life.facts.health is not None

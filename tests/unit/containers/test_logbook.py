@@ -16,17 +16,14 @@ from havre.containers.streams.logbook import Logbook
 from havre.logs import LogOptions, plan_log
 from havre.logs.spool import Transcript
 from havre.wire.config import Config, HostConfig, LogConfig
+from support.rows import container_row
 
 
 def logged(directory: Path) -> Container:
     """A container with a directory for its log."""
-    container = Container(
+    container = container_row(
+        "/c",
         id="c" * 64,
-        name="/c",
-        created="2026-01-01T00:00:00Z",
-        image="sha256:1",
-        path="x",
-        args=[],
         config=Config(labels={"a": "1"}),
         host_config=HostConfig(log_config=LogConfig("json-file", {"tag": "{{.Name}}", "labels-regex": "a"})),
     )

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from havre.containers.container import Container, MountPoint, State
+from havre.containers.container import Container, MountPoint, Run, State
 from havre.containers.selection import select
 from havre.containers.streams.top import parse_arguments, parse_ps
 from havre.errors import Failed, InvalidInput, NotFound
-from havre.wire.config import Config, EndpointSettings, HostConfig, PortBinding
+from havre.wire.config import Config, EndpointSettings, PortBinding
+from support.rows import container_row
 
 
 def container(name: str, created: int, **state: object) -> Container:
-    return Container(
-        id=name * 8,
-        name=name,
-        created=f"2026-01-01T00:00:{created:02d}Z",
-        image="sha256:1",
-        path="x",
-        args=[],
-        config=Config(labels={"who": name}),
-        host_config=HostConfig(),
+    networks = {"net": EndpointSettings(network_id="feed")}
+    return container_row(
+        name,
         state=State(**state),  # type: ignore[arg-type]
-        networks={"net": EndpointSettings(network_id="feed")},
-        ports={"80/tcp": [PortBinding(host_port="8080")]},
+        run=Run(networks=networks, ports={"80/tcp": [PortBinding(host_port="8080")]}),
+        id=name * 8,
+        created=f"2026-01-01T00:00:{created:02d}Z",
+        config=Config(labels={"who": name}),
         mounts=[MountPoint(type="volume", name="vol", destination="/d")],
     )
 

@@ -7,16 +7,13 @@ import pytest
 from havre.containers.container import Container
 from havre.containers.life.shutdown import LONGEST_S, longest_s, plan_waves, stop_timeout_s
 from havre.wire.config import Config, HostConfig
+from support.rows import container_row
 
 
 def container(name: str, stop_timeout: int | None = None, **host: object) -> Container:
-    return Container(
+    return container_row(
+        name,
         id=name * 8,
-        name=name,
-        created="2026-01-01T00:00:00Z",
-        image="sha256:1",
-        path="x",
-        args=[],
         config=Config(stop_timeout=stop_timeout),
         host_config=HostConfig(**host),  # type: ignore[arg-type]
     )

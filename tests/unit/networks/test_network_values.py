@@ -7,7 +7,6 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from havre.containers.container import Container
 from havre.containers.networking import guest_of
 from havre.dataplane.plan import Access
 from havre.dataplane.ports import ANY4, ANY6, Publish, Reservation
@@ -16,14 +15,13 @@ from havre.networks.guest import Guest
 from havre.networks.sandbox import bindings_left, describe_ports, numbered, wishes_of
 from havre.networks.spec import ConfigReference, Ipam, IpamPool, Network, NetworkSpec, bridge_of, check_spec
 from havre.wire.config import Config, EndpointSettings, HostConfig, PortBinding
+from support.rows import container_row
 
 TARGET, TARGET6 = ip_address("10.8.0.2"), ip_address("fd00:8::2")
 
 
 def _guest(**more: object) -> Guest:
-    settings = {"config": Config(), "host_config": HostConfig(), **more}
-    row = Container(id="a" * 64, name="/x", created="", image="", path="", args=[], **settings)  # type: ignore[arg-type]
-    return guest_of(row)
+    return guest_of(container_row("/x", id="a" * 64, **more))
 
 
 def test_a_network_is_shown_with_dockers_names() -> None:
@@ -89,9 +87,9 @@ def test_a_network_that_cannot_be_is_refused(spec: NetworkSpec) -> None:
 
 def test_the_main_network_comes_first() -> None:
     asked = EndpointSettings(aliases=["db"])
-    guest = _guest(host_config=HostConfig(network_mode="front"), asked_networks={"back": asked, "front": asked})
+    guest = _guest(host_config=HostConfig(network_mode="front"), networks={"back": asked, "front": asked})
     assert list(guest.asked) == ["front", "back"]
-    assert list(_guest(asked_networks={}).asked) == []
+    assert list(_guest(networks={}).asked) == []
     assert list(_guest(config=Config(network_disabled=True)).asked) == ["none"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from havre.containers.container import State
+from havre.containers.container import Container, State
 from havre.errors import Failed, Unsupported
 from havre.images.catalog import NameRow
 from havre.storage.db import SCHEMA_VERSION, Database
@@ -83,6 +83,19 @@ def test_version_3_states_without_flags() -> None:
     assert msgspec.convert(new["State"], State).paused
     with pytest.raises(KeyError):  # a damaged row: it is left as it is
         change("x", {"Id": "x"})
+
+
+def test_version_4_rows_of_containers_in_three_values() -> None:
+    change = MIGRATIONS[2].tables["containers"]
+    front, known = {"front": {"Aliases": ["a"]}}, {"front": {"NetworkID": "f"}}
+    asked = {"Id": "x", "Created": "t", "Image": "i", "Path": "p", "Args": [], "Config": {}, "HostConfig": {}}
+    old = {**asked, "Name": "n", "Networks": known, "AskedNetworks": front, "Runtime": "runc", "RestartCount": 2}
+    new = change("x", old | {"State": {"Status": "exited"}, "Ports": {"80/tcp": None}})
+    row = msgspec.convert(new, Container)
+    assert (row.name, row.id, row.state.status, row.restart_count) == ("n", "x", "exited", 2)
+    assert row.spec.networks["front"].aliases == ["a"]
+    assert row.run.networks["front"].network_id == "f"
+    assert row.run.ports == {"80/tcp": None}
 
 
 def test_rows_go_through_every_step_and_a_copy_is_kept(tmp_path: Path) -> None:

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from msgspec.structs import replace
 
-from havre.containers.container import Container
 from havre.errors import InvalidInput
 from havre.runtime.spec import MASKED_PATHS, READONLY_PATHS
 from havre.wire.config import Config, EndpointSettings, Healthcheck, HostConfig, LogConfig, RestartPolicy
@@ -209,30 +207,3 @@ def default_hostname(id: str, config: Config, host: HostConfig, defaults: Defaul
 def command_line(config: Config) -> list[str]:
     """Entrypoint and command joined: the argument vector."""
     return [*(config.entrypoint or ()), *(config.cmd or ())]
-
-
-def new_container(
-    *,
-    id: str,
-    name: str,
-    created: str,
-    image_id: str,
-    config: Config,
-    host: HostConfig,
-    networks: dict[str, EndpointSettings],
-) -> Container:
-    """The row of a new container."""
-    path, *args = command_line(config)
-    return Container(
-        id=id,
-        name=name,
-        created=created,
-        image=image_id,
-        path=path,
-        args=args,
-        config=config,
-        host_config=host,
-        networks=networks,
-        asked_networks={name: replace(asked) for name, asked in networks.items()},
-        runtime=host.runtime,
-    )

@@ -17,19 +17,19 @@ from pathlib import Path
 import msgspec
 
 from havre.aio import in_thread
-from havre.containers.container import Container, MountPoint
+from havre.containers.container import Container, MountPoint, Spec
 from havre.containers.create.checks import check_request
 from havre.containers.create.configure import (
     Defaults,
+    command_line,
     default_hostname,
-    new_container,
 )
 from havre.containers.create.names import make_name
 from havre.containers.create.neighbours import Neighbours
 from havre.containers.create.plan import Plan, plan_creation
 from havre.containers.life.lifecycle import Lifecycle
 from havre.containers.live import Index
-from havre.containers.networking import ids_of_links
+from havre.containers.networking import idle_networks, ids_of_links
 from havre.containers.surroundings.assembly import open_bind_source
 from havre.containers.surroundings.idranges import AUTO, IdRanges
 from havre.containers.surroundings.mounts import (
@@ -105,11 +105,10 @@ class Creation:
             name = plan.name or make_name(self._index.is_taken)
             self._index.reserve(name, id)
             undo.callback(self._index.free, name)
-            container = self._row(plan, id, name)
             undo.push_async_callback(self._snapshots.remove, id)
             with self._images.hold(layers):
                 await self._snapshots.create(id, layers)
-            await self._make_mounts(container, plan.mounts, undo)
+            container = self._row(plan, id, name, await self._make_mounts(id, plan.mounts, undo))
             directory = self._directory / id
             await in_thread(directory.mkdir, 0o700)
             undo.callback(directory.rmdir)
@@ -118,35 +117,41 @@ class Creation:
         self._lifecycle.publish(container, "create")
         return Created(id, list(plan.warnings))
 
-    def _row(self, plan: Plan, id: str, name: str) -> Container:
+    def _row(self, plan: Plan, id: str, name: str, mounts: list[MountPoint]) -> Container:
         hostname = default_hostname(id, plan.config, plan.host, self.defaults)
-        container = new_container(
+        path, *args = command_line(plan.config)
+        spec = Spec(
             id=id,
-            name=name,
             created=times.now(),
-            image_id=plan.image.id,
+            image=plan.image.id,
+            path=path,
+            args=args,
             config=msgspec.structs.replace(plan.config, hostname=hostname),
-            host=plan.host,
+            host_config=plan.host,
             networks=dict(plan.networks),
+            mounts=mounts,
+            mount_options={each.destination: each.options for each in plan.mounts},
         )
-        container.apparmor_profile = plan.apparmor
-        container.link_ids = ids_of_links(container, (live.container for live in self._index))
+        container = Container(name=name, spec=spec)
+        links = ids_of_links(container, (live.container for live in self._index))
+        container.note_run(networks=idle_networks(container), apparmor_profile=plan.apparmor, link_ids=links)
         return container
 
     async def _insert(self, container: Container) -> None:
         """Store the row with its ID range on the host; automatic ranges are allocated under a lock."""
-        if container.host_config.userns_mode != AUTO:
-            container.ids = self._ranges.default(container.host_config)
+        if container.spec.host_config.userns_mode != AUTO:
+            container.note_run(ids=self._ranges.default(container.spec.host_config))
             await self._index.insert(container)
             return
         async with self._choosing:
-            taken = [ids for live in self._index if (ids := live.container.ids) is not None]
-            container.ids = await in_thread(self._ranges.own, taken)
+            taken = [ids for live in self._index if (ids := live.container.run.ids) is not None]
+            container.note_run(ids=await in_thread(self._ranges.own, taken))
             await self._index.insert(container)
 
-    async def _make_mounts(self, container: Container, specs: Iterable[MountSpec], undo: AsyncExitStack) -> None:
-        """Create missing volumes, and add all mounts to the row."""
-        undo.push_async_callback(self._volumes.release, container.id)
+    async def _make_mounts(self, id: str, specs: Iterable[MountSpec], undo: AsyncExitStack) -> list[MountPoint]:
+        """The mounts of the container `id`; missing volumes are created."""
+        made = []
+        undo.push_async_callback(self._volumes.release, id)
         for spec in specs:
             point = MountPoint(
                 type=spec.type,
@@ -157,17 +162,15 @@ class Creation:
                 propagation=spec.propagation,
             )
             if spec.type == "volume":
-                await self._make_volume(container, spec, point, undo)
+                await self._make_volume(id, spec, point, undo)
             elif spec.type == "image":
-                await self._make_image_mount(container, point, undo)
+                await self._make_image_mount(id, point, undo)
             elif spec.type == "bind" and not spec.options.create_source:
                 await in_thread(open_bind_source, Path(spec.source), spec.options)
-            container.mounts.append(point)
-            container.mount_options[spec.destination] = spec.options
+            made.append(point)
+        return made
 
-    async def _make_volume(
-        self, container: Container, spec: MountSpec, point: MountPoint, undo: AsyncExitStack
-    ) -> None:
+    async def _make_volume(self, id: str, spec: MountSpec, point: MountPoint, undo: AsyncExitStack) -> None:
         volume, made = await self._volumes.create(
             spec.source or None,
             driver=spec.driver,
@@ -177,18 +180,18 @@ class Creation:
         )
         if made:
             undo.push_async_callback(self._remove_volume, volume.name)
-        point.source = self._volumes.use(container.id, volume.name)
+        point.source = self._volumes.use(id, volume.name)
         point.name, point.driver = volume.name, volume.driver
         if volume.driver != LOCAL:
             point.mode = spec.mode if spec.mode != DEFAULT_MODE else ""
 
-    async def _make_image_mount(self, container: Container, point: MountPoint, undo: AsyncExitStack) -> None:
+    async def _make_image_mount(self, id: str, point: MountPoint, undo: AsyncExitStack) -> None:
         """A snapshot of the image, which keeps its layers. Not a 404, which clients take for the container's image."""
         try:
             image = await self._images.acquire(point.source, None)
         except NotFound as error:
             raise InvalidInput(error.message, f"pull {point.source} first, or remove the mount") from None
-        snapshot = image_snapshot(container.id, point.destination)
+        snapshot = image_snapshot(id, point.destination)
         undo.push_async_callback(self._snapshots.remove, snapshot)
         with self._images.hold(image.layers):
             await self._snapshots.create(snapshot, image.layers)

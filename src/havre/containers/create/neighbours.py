@@ -62,7 +62,7 @@ class Neighbours:
                 other = self._owner_of_network(self._other(ref.removeprefix("/")))
             except InvalidInput as error:
                 raise InvalidInput(f"could not get container for {ref}: {error.message}") from None
-            if other.host_config.network_mode == "host":
+            if other.spec.host_config.network_mode == "host":
                 raise InvalidInput(f"conflicting options: {NO_LINKS_ON_THE_HOST}")
             pinned.append(f"{other.name}:{check_alias(alias) if alias else ref.rpartition('/')[2]}")
         return msgspec.structs.replace(host, links=pinned)
@@ -70,7 +70,7 @@ class Neighbours:
     def _owner_of_network(self, container: Container) -> Container:
         """The container that owns the network of this one, followed through containers that share it."""
         passed = set()
-        while (mode := container.host_config.network_mode).startswith("container:"):
+        while (mode := container.spec.host_config.network_mode).startswith("container:"):
             passed.add(container.id)
             container = self._other(mode.partition(":")[2])
             if container.id in passed:  # possible because a mode may refer to a container created later
@@ -110,9 +110,9 @@ class Neighbours:
         for raw in host.volumes_from or ():
             ref, mode = parse_volumes_from(raw)
             other = self._other(ref)
-            for point in other.mounts:
-                options = other.mount_options.get(point.destination, MountOptions())
-                if other.image != image:
+            for point in other.spec.mounts:
+                options = other.spec.mount_options.get(point.destination, MountOptions())
+                if other.spec.image != image:
                     options = msgspec.structs.replace(options, no_copy=True)
                 inherited.append(inherit(point, options, mode))
         return inherited

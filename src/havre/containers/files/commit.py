@@ -58,13 +58,13 @@ class Commit:
             raise Conflict(f"You cannot commit container {container.id} which is being removed")
         reference = _reference(options)
         config = apply_changes(_config_of(container, options.config), options.changes)
-        base = decode_image(await self._storage.blobs.read(Digest(container.image)))
+        base = decode_image(await self._storage.blobs.read(Digest(container.spec.image)))
         async with self._still(live, options.pause):
             diff_id = await self._take_layer(container.id)
             image = plan_image(container, config, base, diff_id, options, times.now())
             names = [reference.familiar()] if reference else []
             with self._storage.hold(*image.rootfs.diff_ids):
-                id = await self._images.create(encode_image(image), parent=container.image, names=names)
+                id = await self._images.create(encode_image(image), parent=container.spec.image, names=names)
             told = {"comment": options.comment, "imageID": id, "imageRef": names[0] if names else ""}
             self._lifecycle.publish(container, "commit", **told)
         return id
@@ -110,7 +110,7 @@ def _reference(options: CommitOptions) -> Reference | None:
 
 def _config_of(container: Container, wanted: Config | None) -> Config:
     """The request's configuration completed with the container's; the host name is kept, as in docker's images."""
-    return merge_config(wanted, container.config) if wanted is not None else container.config
+    return merge_config(wanted, container.spec.config) if wanted is not None else container.spec.config
 
 
 def plan_image(
@@ -119,7 +119,7 @@ def plan_image(
     """The new image's configuration. Pure."""
     step = History(
         created=now,
-        created_by=" ".join(container.config.cmd or []),
+        created_by=" ".join(container.spec.config.cmd or []),
         author=options.author,
         comment=options.comment,
         empty_layer=diff_id is None,

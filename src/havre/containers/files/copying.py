@@ -103,7 +103,7 @@ class Copying:
         With `as_user`, everything is owned by the container's user; with `no_overwrite`, a directory does not replace
         another type of file or vice versa. Raises `NotFound`, `InvalidInput` for a damaged archive, `Failed` otherwise.
         """
-        user = live.container.config.user if as_user else ""
+        user = live.container.spec.config.user if as_user else ""
         async with self._views.open(live) as view:
             extractor = await in_thread(_open_extractor, view, ref, path, user, no_overwrite)
             try:

@@ -91,7 +91,7 @@ class Views:
         if live.process is not None:
             with suppress(Conflict):  # it has just ended: open it as a stopped one
                 root = await live.process.open_root()
-                return View(root, await in_thread(_closed_devices, live.process.pid), live.container.ids), None
+                return View(root, await in_thread(_closed_devices, live.process.pid), live.container.run.ids), None
         return await self._mount(live)
 
     async def _mount(self, live: Live, *, bare: bool = False) -> tuple[View, Path]:
@@ -100,10 +100,10 @@ class Views:
         self._open[container.id] += 1
         try:
             upon = [] if bare else await self._find_mounts(container)
-            rootfs = await self._snapshots.mount(container.id, container.ids)
-            read_only = container.host_config.readonly_rootfs
-            root = await in_thread(_put_up, rootfs, target, upon, read_only, container.ids)
-            return View(root, ids=container.ids), target
+            rootfs = await self._snapshots.mount(container.id, container.run.ids)
+            read_only = container.spec.host_config.readonly_rootfs
+            root = await in_thread(_put_up, rootfs, target, upon, read_only, container.run.ids)
+            return View(root, ids=container.run.ids), target
         except BaseException as error:
             await self._release(live)
             if isinstance(error, OSError):
@@ -112,7 +112,7 @@ class Views:
 
     async def _find_mounts(self, container: Container) -> list[_Upon]:
         sources = await self._assembly.open_mounts(container)
-        writable = {point.destination for point in container.mounts if point.rw}
+        writable = {point.destination for point in container.spec.mounts if point.rw}
         upon = [_Upon(source, inside, inside not in writable) for inside, source in sorted(sources.items())]
         directory = self._assembly.network_files(container)
         return upon + [_Upon(directory / name, inside, True) for name, inside in FILES.items() if inside not in sources]

@@ -47,7 +47,7 @@ class Control:
         A signal that is to end the container thaws it and counts as the user's stop, which also cancels a scheduled
         restart. These are SIGKILL, the configured stop signal, or, as in Docker, any signal if none is configured.
         """
-        configured = live.container.config.stop_signal
+        configured = live.container.spec.config.stop_signal
         ends = number == signal.SIGKILL or not configured or number == parse_signal(configured)
         try:
             process = await self._kill(live, KillAsked(number, ends))
@@ -85,7 +85,7 @@ class Control:
                     await self._lifecycle.carry_out(live, (Thaw(told=False),))
 
     def _stop_signal(self, live: Live) -> int:
-        return parse_signal(live.container.config.stop_signal or "SIGTERM")
+        return parse_signal(live.container.spec.config.stop_signal or "SIGTERM")
 
     async def stop(
         self, live: Live, timeout_s: int | None, signal_text: str | None, drain_s: int | None = None
@@ -115,7 +115,7 @@ class Control:
     def _timeout(self, live: Live, timeout_s: int | None) -> int:
         if timeout_s is not None:
             return timeout_s
-        configured = live.container.config.stop_timeout
+        configured = live.container.spec.config.stop_timeout
         return DEFAULT_TIMEOUT_S if configured is None else configured
 
     async def _end(self, live: Live, process: Process, number: int, effects: Effects, timeout_s: int) -> None:

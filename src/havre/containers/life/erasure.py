@@ -39,7 +39,7 @@ class Erasure:
 
     async def erase(self, container: Container, *, volumes: bool, later: bool) -> None:
         """Remove a container, with `volumes` also its anonymous volumes. Called under its lock; may be retried."""
-        if not container.host_config.auto_remove:
+        if not container.spec.host_config.auto_remove:
             failpoint("removal.marked")
         if not later:
             await self._runtime.cleanup(container.id)
@@ -68,8 +68,8 @@ class Erasure:
         await self._assembly.remove_directory(container)
 
     async def _remove_anonymous(self, container: Container) -> None:
-        for point in container.mounts:
-            options = container.mount_options.get(point.destination)
+        for point in container.spec.mounts:
+            options = container.spec.mount_options.get(point.destination)
             if point.type == "volume" and options is not None and options.anonymous:
                 try:
                     await self._volumes.remove(point.name)

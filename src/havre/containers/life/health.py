@@ -47,7 +47,7 @@ class HealthChecks:
     def watch(self, live: Live, tell: Tell) -> None:
         """Start probing, if it has a health check and is not probed yet; `tell` gets each result."""
         container = live.container
-        if container.id not in self._tasks and probe_command(container.config):
+        if container.id not in self._tasks and probe_command(container.spec.config):
             self._tasks[container.id] = spawn(self._probe_on(live, tell), f"health of {container.id[:12]}")
 
     def leave(self, live: Live) -> None:
@@ -56,7 +56,7 @@ class HealthChecks:
             task.cancel()
 
     async def _probe_on(self, live: Live, tell: Tell) -> None:
-        check = live.container.config.healthcheck
+        check = live.container.spec.config.healthcheck
         assert check is not None, "what has no probe is not watched"
         started = times.parse(live.container.state.started_at)
         health = live.container.state.health
@@ -78,7 +78,7 @@ class HealthChecks:
             delay = delay_s(health, check, since_start_s=time.time() - started)
 
     async def _probe(self, live: Live, timeout_s: float) -> tuple[int, bytes]:
-        config = live.container.config
+        config = live.container.spec.config
         spec = ExecSpec(
             attach_stdout=True,
             attach_stderr=True,

@@ -59,6 +59,7 @@ from havre.containers.life.vocabulary import (
     WakeWaiters,
 )
 from havre.containers.live import Index, Live
+from havre.containers.networking import idle_networks
 from havre.containers.states import Starting
 from havre.containers.streams.logbook import Logbook
 from havre.containers.surroundings.assembly import Assembly
@@ -68,7 +69,6 @@ from havre.events import Events
 from havre.networks.sandbox import Sandbox
 from havre.runtime import Exit, Process, Runtime
 from havre.wire import times
-from havre.wire.config import EndpointSettings
 from havre.wire.startfailures import container_exit_code
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,8 @@ class Lifecycle:
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
         """Publish an event of `container`, with its labels, image and name."""
-        labels = container.config.labels or {}
-        told = {**labels, "image": container.config.image, "name": container.name, **attributes}
+        labels = container.spec.config.labels or {}
+        told = {**labels, "image": container.spec.config.image, "name": container.name, **attributes}
         self._events.publish("container", action, container.id, told)
 
     def publish_prune(self, reclaimed: int) -> None:
@@ -232,12 +232,12 @@ class Lifecycle:
     async def _launch_failed(self, live: Live, failure: Exception) -> None:
         container, text = live.container, failure.message if isinstance(failure, HavreError) else str(failure)
         live.process = None
-        container.networks, container.ports = idle_networks(container), {}
+        container.note_run(networks=idle_networks(container), ports={})
         await self.feed(live, StartFailed(container_exit_code(text), text))
 
     async def _run(self, live: Live, undo: AsyncExitStack, images: Path | None) -> None:
         container = live.container
-        container.networks = {name: replace(asked) for name, asked in container.asked_networks.items()}
+        container.note_run(networks={name: replace(asked) for name, asked in container.spec.networks.items()})
         found, sandbox = await self._assembly.put_up(container, undo)
         plan = plan_container(container, found)
         spool = await self.logs.open(container)
@@ -284,7 +284,7 @@ class Lifecycle:
         """Process the end of a run."""
         async with live.lock:
             await self.logs.end(live.container)
-            publishes = bool(live.container.ports)
+            publishes = bool(live.container.run.ports)
             event = Ended(exit.code, exit.finished_at, exit.oom_killed, publishes, _ends_alone(live))
             try:
                 await self.feed(live, event)
@@ -293,7 +293,7 @@ class Lifecycle:
 
     def _end_run(self, live: Live) -> None:
         container, process = live.container, live.process
-        container.networks, container.ports = idle_networks(container), {}
+        container.note_run(networks=idle_networks(container), ports={})
         self._assembly.leave(container)
         live.process = None
         if process is not None:
@@ -346,19 +346,10 @@ def _end_pending(live: Live) -> None:
 
 def _ends_alone(live: Live) -> bool:
     """Report whether nothing runs after the first process: no hooks, and its PID namespace ends with it."""
-    return not (live.container.host_config.pid_mode or (live.process is not None and live.process.has_hooks))
-
-
-def idle_networks(container: Container) -> dict[str, EndpointSettings]:
-    """The networks of a stopped container: as requested, with the network IDs of the last run."""
-    known = {name: endpoint.network_id for name, endpoint in container.networks.items()}
-    return {
-        name: replace(asked, network_id=known.get(name) or asked.network_id)
-        for name, asked in container.asked_networks.items()
-    }
+    return not (live.container.spec.host_config.pid_mode or (live.process is not None and live.process.has_hooks))
 
 
 def _record_run(container: Container, process: Process, sandbox: Sandbox) -> None:
-    container.apparmor_profile = process.apparmor_profile
-    if not container.host_config.network_mode.startswith("container:"):
-        container.networks, container.ports = dict(sandbox.endpoints), dict(sandbox.ports)
+    container.note_run(apparmor_profile=process.apparmor_profile)
+    if not container.spec.host_config.network_mode.startswith("container:"):
+        container.note_run(networks=dict(sandbox.endpoints), ports=dict(sandbox.ports))

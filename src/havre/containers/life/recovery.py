@@ -87,7 +87,7 @@ class Recovery:
         self._runtime.room.check_for(sum(live.container.state.running for live in self._index))
         rows = [live.container for live in self._index]
         for container in rows:
-            container.link_ids = ids_of_links(container, rows)
+            container.note_run(link_ids=ids_of_links(container, rows))
         for id in self._runtime.leftovers():
             if self._index.find(id) is None:
                 await self._runtime.cleanup(id)
@@ -128,8 +128,8 @@ class Recovery:
         for live in self._index:
             container = live.container
             if live.process is None:
-                container.ids = self._ranges.of(container)
-            names = [point.name for point in container.mounts if point.type == "volume"]
+                container.note_run(ids=self._ranges.of(container))
+            names = [point.name for point in container.spec.mounts if point.type == "volume"]
             self._volumes.adopt(container.id, names, running=live.process is not None)
         self._volumes.adopted()
         running = {ContainerId(live.container.id): live.container for live in self._index if live.process is not None}
@@ -190,4 +190,4 @@ def _snapshots_of(container: Container) -> list[str]:
 
 def _start_order(live: Live) -> tuple[bool, str]:
     """Sort key: by creation, but containers that share another's network after the others."""
-    return live.container.host_config.network_mode.startswith("container:"), live.container.created
+    return live.container.spec.host_config.network_mode.startswith("container:"), live.container.spec.created

@@ -42,7 +42,7 @@ def plan_waves(containers: Sequence[Container]) -> list[list[Container]]:
 
 
 def _used_by(container: Container, others: Sequence[Container]) -> set[str]:
-    host = container.host_config
+    host = container.spec.host_config
     modes = (host.network_mode, host.pid_mode, host.ipc_mode)
     joined = {mode.removeprefix(_JOINED) for mode in modes if mode.startswith(_JOINED)}
     linked = set(links_of(container).values())
@@ -52,7 +52,7 @@ def _used_by(container: Container, others: Sequence[Container]) -> set[str]:
 
 def stop_timeout_s(container: Container) -> int:
     """Seconds from the stop signal to SIGKILL; a negative timeout (no limit) is capped."""
-    configured = container.config.stop_timeout
+    configured = container.spec.config.stop_timeout
     wanted = DEFAULT_TIMEOUT_S if configured is None else configured
     return min(wanted, LONGEST_S) if wanted >= 0 else LONGEST_S
 

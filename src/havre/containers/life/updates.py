@@ -48,19 +48,19 @@ class Updates:
         check_restart_policy(asked)
         async with live.lock:
             self._index.check_sound(live)
-            asked = with_memory(asked, container.host_config)
+            asked = with_memory(asked, container.spec.host_config)
             warnings = check_resources(asked, self._limits)
             if live.removing:
                 raise Conflict(f"container {container.id} is marked for removal and cannot be updated")
             try:
-                new = plan_update(container.host_config, asked)
+                new = plan_update(container.spec.host_config, asked)
                 limited = asked.pids_limit is not None or any(getattr(asked, name) for name in LIMITS)
                 if live.process is not None and limited:
                     blocks = await in_thread(read_block_limits, asked)
                     await live.process.update(plan_resources(limits_to_apply(new, asked), blocks))
             except HavreError as error:
                 raise type(error)(f"Cannot update container {container.id}: {error.message}", error.hint) from None
-            container.host_config = new
+            container.respecify(host_config=new)
             self._lifecycle.turn(live, PolicyChanged(new.restart_policy))
             await self._index.save(container)
         self._lifecycle.publish(container, "update")

@@ -108,7 +108,7 @@ def _terminal(spec: ExecSpec, container: Container) -> tuple[str, ...]:
     """TERM for a terminal; without one, removes the container's TERM unless it was configured."""
     if spec.tty:
         return ("TERM=xterm",)
-    configured = any(variable.startswith("TERM=") for variable in container.config.env or ())
+    configured = any(variable.startswith("TERM=") for variable in container.spec.config.env or ())
     return () if configured else ("TERM",)
 
 
@@ -192,7 +192,7 @@ class Execs:
     async def _prepare(self, exec: Exec, live: Live, console_size: tuple[int, int] | None, detach: bool) -> ExecProcess:
         spec = exec.spec
         process = live.running()
-        user = await in_thread(_user, process.rootfs, spec.user, live.container.host_config.group_add or ())
+        user = await in_thread(_user, process.rootfs, spec.user, live.container.spec.host_config.group_add or ())
         size = console_size or (tuple(spec.console_size[:2]) if spec.console_size else None)
         plan = ExecPlan(
             args=tuple(exec.command),
@@ -245,7 +245,11 @@ class Execs:
         container = live.container if live else None
         told = {"execID": exec.id, **attributes}
         if container is not None:
-            told |= {**(container.config.labels or {}), "image": container.config.image, "name": container.name}
+            told |= {
+                **(container.spec.config.labels or {}),
+                "image": container.spec.config.image,
+                "name": container.name,
+            }
         self._events.publish("container", action, exec.container_id, told)
 
 

@@ -86,21 +86,21 @@ def _keeper(container: Container, plan: LogPlan) -> Keeper:
 
 
 def _driver(container: Container) -> tuple[str, Mapping[str, str]]:
-    config = container.host_config.log_config
+    config = container.spec.host_config.log_config
     return config.type, config.config or {}
 
 
 def _subject(container: Container) -> Subject:
-    config = container.config
+    config = container.spec.config
     variables = (variable.partition("=") for variable in config.env or ())
     return Subject(
         id=container.id,
         name=container.name.removeprefix("/"),
-        image_id=container.image,
+        image_id=container.spec.image,
         image_name=config.image,
-        entrypoint=container.path,
-        args=tuple(container.args),
-        created=container.created,
+        entrypoint=container.spec.path,
+        args=tuple(container.spec.args),
+        created=container.spec.created,
         labels=config.labels or {},
         env={name: value for name, _, value in variables},
     )

@@ -86,7 +86,7 @@ class Stats:
         process = live.process
         if process is None:
             return Reading()
-        with_network = live.container.host_config.network_mode != "host"
+        with_network = live.container.spec.host_config.network_mode != "host"
         reading = await in_thread(_take, process, with_network)
         return reading if process.exited() is None else Reading()
 

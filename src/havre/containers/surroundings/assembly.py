@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from havre.aio import in_thread
 from havre.containers.container import Container, MountOptions, MountPoint
 from havre.containers.live import Index
@@ -103,7 +105,7 @@ class Assembly:
     def network_files(self, container: Container) -> Path:
         """The directory of its hosts, hostname and resolv.conf: that of the container whose network it shares."""
         owner, seen = container, set[str]()
-        while (kind := owner.host_config.network_mode.partition(":"))[0] == "container" and owner.id not in seen:
+        while (kind := owner.spec.host_config.network_mode.partition(":"))[0] == "container" and owner.id not in seen:
             seen.add(owner.id)
             if (live := self._index.find(kind[2])) is None:
                 break
@@ -119,25 +121,27 @@ class Assembly:
         undo.push_async_callback(self._networks.close_sandbox, id)
         joined = self._network_donor(container)
         if joined is not None:
-            container.config.hostname, container.config.domainname = joined.config.hostname, joined.config.domainname
+            theirs = joined.spec.config
+            config = structs.replace(container.spec.config, hostname=theirs.hostname, domainname=theirs.domainname)
+            container.respecify(config=config)
         userns = self._choose_ids(container)
         rootfs, sandbox, sources = await all_of(
-            self._snapshots.mount(container.id, container.ids),
+            self._snapshots.mount(container.id, container.run.ids),
             self._networks.open_sandbox(guest_of(container), userns, ContainerId(joined.id) if joined else None),
             self._open_sources(container),
         )
         self.tell_mounts(container)
         await self._fill_volumes(container, rootfs, sources)
         shown = await self._map_volumes(container, sources)
-        if container.ids is not None:
-            rootfs = await self._subpaths.show(container.id, rootfs, container.ids)
+        if container.run.ids is not None:
+            rootfs = await self._subpaths.show(container.id, rootfs, container.run.ids)
 
         def rest() -> Surroundings:
             self.directory(container).mkdir(
                 mode=0o700, exist_ok=True
             )  # a power cut after the creation may have taken it
             files = self._write_files(container, sandbox, joined)
-            if container.host_config.ipc_mode == "shareable":
+            if container.spec.host_config.ipc_mode == "shareable":
                 self._mount_shm(container)
             return self._look_around(container, rootfs, shown, files, sandbox, userns)
 
@@ -153,8 +157,9 @@ class Assembly:
         setns(2) requires capabilities in the user namespace that owns the target: raises `Conflict` if that is another
         one.
         """
-        container.ids, host = self._ranges.of(container), container.host_config
-        if container.ids is None:
+        container.note_run(ids=self._ranges.of(container))
+        host = container.spec.host_config
+        if container.run.ids is None:
             return None
         check_namespaces(host)
         modes = ((host.pid_mode, "PID"), (host.ipc_mode, "IPC"))
@@ -162,7 +167,7 @@ class Assembly:
         joined = (self._network_donor(container), *(self._joined(mode, noun) for mode, noun in modes))
         for donor in filter(None, joined):
             own = Path(f"/proc/{donor.state.pid}/ns/user")
-            if donor.ids != container.ids or (found is not None and not found.samefile(own)):
+            if donor.run.ids != container.run.ids or (found is not None and not found.samefile(own)):
                 raise Conflict(
                     f"cannot join a namespace of container {donor.id}: it has another user namespace",
                     "give both the same --userns",
@@ -176,14 +181,14 @@ class Assembly:
 
     async def take_down(self, container: Container) -> None:
         """Tear down. Idempotent. Ports and addresses are released before volume plugins are called, which may hang."""
-        if container.ids is not None:
+        if container.run.ids is not None:
             await self._subpaths.close(container.id)
         self._snapshots.unmount_later(container.id)
         try:
             await self._networks.close_sandbox(ContainerId(container.id))
         finally:
             await self._close_volumes(container)
-        if container.host_config.ipc_mode == "shareable":
+        if container.spec.host_config.ipc_mode == "shareable":
             await in_thread(kernel_mounts.unmount_all, self._shm(container))
 
     async def remove_directory(self, container: Container) -> None:
@@ -216,9 +221,9 @@ class Assembly:
         place.mkdir(mode=0o700, exist_ok=True)
         kernel_mounts.unmount_all(place)
         attributes = kernel_mounts.ATTR_NOSUID | kernel_mounts.ATTR_NODEV | kernel_mounts.ATTR_NOEXEC
-        uid, gid = container.ids.outside(0, 0) if container.ids else (0, 0)
+        uid, gid = container.run.ids.outside(0, 0) if container.run.ids else (0, 0)
         owner = (("uid", str(uid)), ("gid", str(gid)))
-        options = (("source", "shm"), ("mode", "1777"), ("size", str(container.host_config.shm_size)), *owner)
+        options = (("source", "shm"), ("mode", "1777"), ("size", str(container.spec.host_config.shm_size)), *owner)
         kernel_mounts.mount_filesystem("tmpfs", options, place, attributes)
 
     async def open_mounts(self, container: Container) -> Mapping[str, Path]:
@@ -228,8 +233,8 @@ class Assembly:
     async def _open_sources(self, container: Container) -> dict[str, Path]:
         """As `open_mounts`, with volumes not ID-mapped, because filling a new volume may replace its directory."""
         sources: dict[str, Path] = {}
-        for point in container.mounts:
-            options = container.mount_options.get(point.destination, MountOptions())
+        for point in container.spec.mounts:
+            options = container.spec.mount_options.get(point.destination, MountOptions())
             if point.type == "volume":
                 volume = await self._volumes.mount_for(container.id, point.name)
                 ids = self._ids_on(container, point)
@@ -239,7 +244,7 @@ class Assembly:
                 if not options.slave_if_shared:
                     await in_thread(_check_propagation, Path(point.source), point.propagation)
             elif point.type == "image":
-                path = await self._snapshots.mount(image_snapshot(container.id, point.destination), container.ids)
+                path = await self._snapshots.mount(image_snapshot(container.id, point.destination), container.run.ids)
                 sources[point.destination] = await self._part(container, path, options)
         return sources
 
@@ -248,11 +253,11 @@ class Assembly:
 
     async def _map_volumes(self, container: Container, sources: Mapping[str, Path]) -> Mapping[str, Path]:
         """The sources, with whole volumes ID-mapped for a container with an ID range."""
-        if container.ids is None:
+        if container.run.ids is None:
             return sources
         mapped = dict(sources)
-        for point in container.mounts:
-            options = container.mount_options.get(point.destination, MountOptions())
+        for point in container.spec.mounts:
+            options = container.spec.mount_options.get(point.destination, MountOptions())
             ids = self._ids_on(container, point)
             if ids is not None and not options.subpath:
                 mapped[point.destination] = await self._subpaths.open(
@@ -262,7 +267,7 @@ class Assembly:
 
     def _ids_on(self, container: Container, point: MountPoint) -> IdRange | None:
         """The ID range to map a mount to; None: not mapped."""
-        return container.ids if point.type == "volume" and self._volumes.get(point.name).is_closed else None
+        return container.run.ids if point.type == "volume" and self._volumes.get(point.name).is_closed else None
 
     async def close_mounts(self, container: Container) -> None:
         """Release root file system, volumes and images. Idempotent."""
@@ -271,7 +276,7 @@ class Assembly:
 
     def tell_mounts(self, container: Container) -> None:
         """Publish the mount events of volumes, before a run or a view of the files."""
-        for point in container.mounts:
+        for point in container.spec.mounts:
             if point.type == "volume":
                 attributes = {
                     "container": container.id,
@@ -284,18 +289,18 @@ class Assembly:
 
     def tell_unmounts(self, container: Container) -> None:
         """Publish the unmount events of volumes, after a run or a view of the files."""
-        for point in container.mounts:
+        for point in container.spec.mounts:
             if point.type == "volume":
                 attributes = {"container": container.id, "driver": point.driver}
                 self._events.publish("volume", "unmount", point.name, attributes)
 
     async def _fill_volumes(self, container: Container, rootfs: Path, sources: Mapping[str, Path]) -> None:
         """Fill new volumes with the image's files at their destination."""
-        for point in container.mounts:
-            options = container.mount_options.get(point.destination, MountOptions())
+        for point in container.spec.mounts:
+            options = container.spec.mount_options.get(point.destination, MountOptions())
             if point.type == "volume" and not options.no_copy:
                 part = sources[point.destination] if options.subpath else None
-                await self._volumes.fill(point.name, rootfs, point.destination, part, container.ids)
+                await self._volumes.fill(point.name, rootfs, point.destination, part, container.run.ids)
 
     def _write_files(self, container: Container, sandbox: Sandbox, joined: Container | None) -> tuple[Bind, ...]:
         """Write hosts, hostname and resolv.conf; for a shared network, use those of the other container."""
@@ -303,20 +308,20 @@ class Assembly:
         if joined is None:
             texts = {
                 "hosts": sandbox.hosts,
-                "hostname": container.config.hostname + "\n",
+                "hostname": container.spec.config.hostname + "\n",
                 "resolv.conf": sandbox.resolv_conf,
             }
             for name, text in texts.items():
                 (directory / name).write_text(text)
-                if container.ids is not None:
-                    os.chown(directory / name, *container.ids.outside(0, 0))
+                if container.run.ids is not None:
+                    os.chown(directory / name, *container.run.ids.outside(0, 0))
         return tuple(Bind(source=directory / name, destination=inside) for name, inside in FILES.items())
 
     @staticmethod
     def _check_working_directory(container: Container, rootfs: Path) -> None:
         """Refuse a working directory that is a file, as Docker; the OCI runtime creates missing ones. Blocking."""
-        wanted = container.config.working_dir or "/"
-        mounted = {point.destination for point in container.mounts} | {*(container.host_config.tmpfs or ())}
+        wanted = container.spec.config.working_dir or "/"
+        mounted = {point.destination for point in container.spec.mounts} | {*(container.spec.host_config.tmpfs or ())}
         if any(f"{wanted}/".startswith(f"{destination.rstrip('/')}/") for destination in mounted):
             return  # on a mount: the OCI runtime checks it
         try:
@@ -336,8 +341,8 @@ class Assembly:
         userns: Path | None,
     ) -> Surroundings:
         """Collect the other facts from the root file system and the host. Blocking."""
-        config, host = container.config, container.host_config
-        with as_root_of(container.ids):
+        config, host = container.spec.config, container.spec.host_config
+        with as_root_of(container.run.ids):
             _mark(rootfs)
         self._check_working_directory(container, rootfs)
         edits = cdi.resolve(cdi_names(host, bool(self._defaults.cdi_directories)), self._defaults.cdi_directories)
@@ -371,7 +376,7 @@ class Assembly:
 
     def _shm_source(self, container: Container) -> Path | None:
         """The source of /dev/shm if it is not private to the container."""
-        mode = container.host_config.ipc_mode
+        mode = container.spec.host_config.ipc_mode
         if mode == "host":
             return Path("/dev/shm")
         if mode == "shareable":
@@ -379,7 +384,7 @@ class Assembly:
         donor = self._joined(mode, "IPC")
         if donor is None:
             return None
-        if donor.host_config.ipc_mode != "shareable":
+        if donor.spec.host_config.ipc_mode != "shareable":
             raise Conflict(
                 f"failed to join IPC namespace: container {donor.id}: non-shareable IPC "
                 "(hint: use IpcMode:shareable for the donor container)"
@@ -391,8 +396,8 @@ class Assembly:
 
         Raises `NotFound`, `Conflict` if one does not run, `Failed` for a cycle.
         """
-        mode = container.host_config.network_mode
-        if container.config.network_disabled:
+        mode = container.spec.host_config.network_mode
+        if container.spec.config.network_disabled:
             return None
         if mode.startswith("container:") and self._index.get(mode.partition(":")[2]).container is container:
             raise Failed("cannot join own network")
@@ -401,7 +406,7 @@ class Assembly:
             if donor.id in seen:
                 raise Failed("cannot join own network")
             seen.add(donor.id)
-            found, mode = donor, donor.host_config.network_mode
+            found, mode = donor, donor.spec.host_config.network_mode
         return found
 
     def _joined(self, mode: str, noun: str) -> Container | None:
@@ -427,7 +432,7 @@ def _remove_directory(directory: Path) -> None:
 
 def _user_namespace(container: Container, sandbox: Sandbox, joined: Path | None) -> str:
     """The user namespace to run in: that of the joined namespaces, or the one created for its network."""
-    if container.ids is None:
+    if container.run.ids is None:
         return ""
     assert sandbox.netns is not None, "a container with mapped IDs has a network namespace of its own"
     return str(joined or user_namespace_at(sandbox.netns))

@@ -46,7 +46,11 @@ class IdRanges:
 
     def of(self, container: Container) -> IdRange | None:
         """The range of a container's next start."""
-        return container.ids if container.host_config.userns_mode == AUTO else self.default(container.host_config)
+        return (
+            container.run.ids
+            if container.spec.host_config.userns_mode == AUTO
+            else self.default(container.spec.host_config)
+        )
 
     def default(self, host: HostConfig) -> IdRange | None:
         """The daemon's default for a container without an automatic range."""

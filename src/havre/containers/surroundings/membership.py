@@ -1,7 +1,7 @@
 """Connects containers to networks and disconnects them.
 
-Of a stopped container only the row changes: `asked_networks` are joined at the next start. A running container gets or
-loses a device at once; its hosts and resolv.conf are edited in place, because they are bind mounts.
+Of a stopped container only the row changes: the networks asked for are joined at the next start. A running container
+gets or loses a device at once; its hosts and resolv.conf are edited in place, because they are bind mounts.
 
 `check_connect` refuses conflicting networks with dockerd's messages.
 """
@@ -60,8 +60,9 @@ class Membership:
             if live.process is not None:
                 await self._change(container, await self._networks.connect(guest_of(container), network, asked))
             else:
-                container.networks[network.name] = replace(asked, network_id=network.id)
-            container.asked_networks[network.name] = asked
+                there = {**container.run.networks, network.name: replace(asked, network_id=network.id)}
+                container.note_run(networks=there)
+            container.respecify(networks={**container.spec.networks, network.name: asked})
             await self._index.save(container)
 
     async def disconnect(self, network_ref: str, container_ref: str, force: bool) -> None:
@@ -83,26 +84,24 @@ class Membership:
         async with live.lock:
             container = live.container
             self._refuse(live)
-            if network_name not in {*container.networks, *container.asked_networks}:
+            if network_name not in {*container.run.networks, *container.spec.networks}:
                 raise Failed(f"container {container.id} is not connected to the network {network_name}")
-            container.networks.pop(network_name, None)
-            container.asked_networks.pop(network_name, None)
+            _drop_network(container, network_name)
             await self._index.save(container)
 
     async def _disconnect(self, live: Live, network: Network) -> None:
         async with live.lock:
             container = live.container
             self._refuse(live)
-            if network.name == "host" or container.host_config.network_mode == "host":
+            if network.name == "host" or container.spec.host_config.network_mode == "host":
                 raise Forbidden(_HOST_MODE)
-            if live.process is None and network.name not in {*container.networks, *container.asked_networks}:
+            if live.process is None and network.name not in {*container.run.networks, *container.spec.networks}:
                 raise Failed(f"container {container.id} is not connected to the network {network.name}")
-            if network.name not in container.networks:
+            if network.name not in container.run.networks:
                 raise Forbidden(f"container {container.id} is not connected to network {network.name}")
             if live.process is not None and network.name != "none":
                 await self._change(container, await self._networks.disconnect(guest_of(container), network))
-            container.networks.pop(network.name, None)
-            container.asked_networks.pop(network.name, None)
+            _drop_network(container, network.name)
             await self._index.save(container)
 
     async def take_ports(self, ref: str, bindings: PortBindings, givers: Sequence[str]) -> None:
@@ -117,29 +116,30 @@ class Membership:
                 await locks.enter_async_context(each.lock)
             live.running()
             self._index.check_sound(live)
-            container, before = live.container, live.container.host_config
-            container.host_config = replace(before, port_bindings={**(before.port_bindings or {}), **bindings})
+            container, before = live.container, live.container.spec.host_config
+            wanted = replace(before, port_bindings={**(before.port_bindings or {}), **bindings})
+            container.respecify(host_config=wanted)
             try:
                 changed = await self._networks.take_ports(
                     guest_of(container), [guest_of(other.container) for other in others]
                 )
             except BaseException:
-                container.host_config = before
+                container.respecify(host_config=before)
                 raise
             for row in (container, *(other.container for other in others)):
                 if published := changed.get(row.id):
-                    row.ports = published.ports
-                    row.host_config = replace(row.host_config, port_bindings=published.bindings)
+                    row.note_run(ports=published.ports)
+                    row.respecify(host_config=replace(row.spec.host_config, port_bindings=published.bindings))
                     await self._index.save(row)
 
     async def renamed(self, container: Container, old: str) -> None:
         """Update networks and links of other containers after the container was renamed from `old`."""
         self._networks.renamed(guest_of(container), old)
         for live in self._index:
-            host = live.container.host_config
+            host = live.container.spec.host_config
             links = renamed_links(host.links or (), old, container.name)
             if host.links and links != host.links:
-                host.links = links
+                live.container.respecify(host_config=replace(host, links=links))
                 await self._index.save(live.container)
 
     async def unlink(self, ref: str) -> None:
@@ -154,11 +154,11 @@ class Membership:
     async def _unlink(self, live: Live, owner: str, alias: str, ref: str) -> None:
         async with live.lock:
             self._index.check_sound(live)
-            container, host = live.container, live.container.host_config
+            container, host = live.container, live.container.spec.host_config
             left = links_without(host.links or (), alias)
             if container.name != owner or alias.lower() not in links_of(container):
                 raise NotFound(f"No such container: {ref}")
-            host.links = left or None
+            container.respecify(host_config=replace(host, links=left or None))
             if live.process is not None:
                 await self._networks.unlink(ContainerId(container.id), alias)
             await self._index.save(container)
@@ -172,9 +172,15 @@ class Membership:
 
     async def _change(self, container: Container, sandbox: Sandbox) -> None:
         before = own_hosts_of(container)
-        container.networks, container.ports = dict(sandbox.endpoints), dict(sandbox.ports)
+        container.note_run(networks=dict(sandbox.endpoints), ports=dict(sandbox.ports))
         directory = self._assembly.directory(container)
         await in_thread(_rewrite, directory, before, own_hosts_of(container), sandbox.resolv_conf)
+
+
+def _drop_network(container: Container, name: str) -> None:
+    spec, run = container.spec.networks, container.run.networks
+    container.respecify(networks={other: asked for other, asked in spec.items() if other != name})
+    container.note_run(networks={other: endpoint for other, endpoint in run.items() if other != name})
 
 
 def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, str]], resolv_conf: str) -> None:
@@ -187,8 +193,8 @@ def check_connect(container: Container, network: Network) -> None:
     """Refuse a network that conflicts with the container's network mode."""
     if network.name == "host":
         raise Forbidden(_HOST_MODE)
-    mode = container.host_config.network_mode
+    mode = container.spec.host_config.network_mode
     if mode == "host" or mode.startswith("container:"):
         raise Forbidden(_SHARED)
-    if "none" in container.asked_networks or (network.name == "none" and container.asked_networks):
+    if "none" in container.spec.networks or (network.name == "none" and container.spec.networks):
         raise Forbidden(_PRIVATE)

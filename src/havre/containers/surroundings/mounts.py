@@ -272,7 +272,7 @@ def image_snapshot(container_id: str, destination: str) -> str:
 
 def image_snapshots(container: Container) -> list[str]:
     """The snapshots of all image mounts of a container."""
-    return [image_snapshot(container.id, point.destination) for point in container.mounts if point.type == "image"]
+    return [image_snapshot(container.id, point.destination) for point in container.spec.mounts if point.type == "image"]
 
 
 def parse_volumes_from(raw: str) -> tuple[str, str]:

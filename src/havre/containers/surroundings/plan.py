@@ -83,10 +83,10 @@ class Surroundings:
 
 def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
     """The plan of a container's next run."""
-    config, host = container.config, container.host_config
+    config, host = container.spec.config, container.spec.host_config
     return ContainerPlan(
         rootfs=found.rootfs,
-        args=(container.path, *container.args),
+        args=(container.spec.path, *container.spec.args),
         env=(*plan_env(config, config.hostname, found.link_variables), *found.edits.env),
         cwd=config.working_dir or "/",
         user=replace(found.user, groups=(*found.user.groups, *found.edits.groups)),
@@ -108,7 +108,7 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
         uts=HOST if host.uts_mode == "host" else PRIVATE,
         cgroupns=host.cgroupns_mode,
         user_namespace=found.user_namespace,
-        ids=container.ids,
+        ids=container.run.ids,
         privileged=host.privileged,
         cap_add=tuple(host.cap_add or ()),
         cap_drop=tuple(host.cap_drop or ()),
@@ -125,7 +125,7 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
         sysctls=dict(host.sysctls or {}),
         annotations=dict(host.annotations or {}),
         cgroup_parent=host.cgroup_parent or found.cgroup_parent,
-        runtime=container.runtime,
+        runtime=container.spec.host_config.runtime,
     )
 
 
@@ -154,14 +154,14 @@ def _console_size(host: HostConfig) -> tuple[int, int] | None:
 def plan_binds(container: Container, found: Surroundings) -> tuple[Mount, ...]:
     """Binds, volumes and tmpfs, parents first; hosts, hostname and resolv.conf unless a mount covers them."""
     planned: list[Mount] = [
-        _plan_mount(point, container.mount_options.get(point.destination, MountOptions()), found.sources)
-        for point in container.mounts
+        _plan_mount(point, container.spec.mount_options.get(point.destination, MountOptions()), found.sources)
+        for point in container.spec.mounts
     ]
-    for destination, options in (container.host_config.tmpfs or {}).items():
+    for destination, options in (container.spec.host_config.tmpfs or {}).items():
         planned.append(Tmpfs(destination=destination, options=tuple(filter(None, options.split(",")))))
     planned.extend(found.edits.mounts)
     covered = {mount.destination for mount in planned}
-    read_only = container.host_config.readonly_rootfs
+    read_only = container.spec.host_config.readonly_rootfs
     planned.extend(replace(file, read_only=read_only) for file in found.files if file.destination not in covered)
     return tuple(sorted(planned, key=lambda mount: mount.destination.count("/")))
 
