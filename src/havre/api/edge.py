@@ -37,7 +37,7 @@ from havre.api.router import Router
 from havre.api.services import Services
 from havre.errors import Failed, HavreError, InvalidInput
 from havre.linux.room import hint_when_full, is_full
-from havre.wire.versions import NEWEST, Version, parse_version
+from havre.wire.versions import NEWEST, OLDEST, Version, parse_version
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Edge:
     experimental: bool = False
     names: frozenset[str] = frozenset()
     authorization: Authorization | None = None
+    oldest: Version = OLDEST
     headers: Mapping[str, str] = field(init=False)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
 
@@ -127,7 +128,7 @@ class Edge:
         match = _PREFIX.fullmatch(path)
         if match is None:
             return NEWEST, path
-        return parse_version(match[1]), match[2] or "/"
+        return parse_version(match[1], self.oldest), match[2] or "/"
 
     def refuse(self, error: HavreError) -> web.Response:
         """An error in Docker's shape; a 304 has no body."""

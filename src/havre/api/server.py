@@ -32,6 +32,7 @@ from havre.api.services import Services
 from havre.api.tls import protocol_factory
 from havre.errors import Conflict, Failed, InvalidInput
 from havre.listening import Acceptor, Budget, descriptors
+from havre.wire.versions import OLDEST, Version
 
 SOCKET_MODE = 0o660
 BACKLOG = 1024
@@ -138,14 +139,15 @@ async def serve(
     experimental: bool = False,
     allowed_hosts: Sequence[str] = (),
     authorization: Authorization | None = None,
+    oldest: Version = OLDEST,
 ) -> Server:
-    """Serve Docker's API on all listeners; if one cannot be opened none stays open.
+    """Serve Docker's API from version `oldest` on all listeners; if one cannot be opened none stays open.
 
     `allowed_hosts` are host names accepted over TCP, besides those it listens on. Raises `Conflict` if another
     daemon listens there, `Failed` for other errors.
     """
     names = own_names([each.host for each in listeners if isinstance(each, TcpListener)], allowed_hosts)
-    server = Server(Edge(build_router(), services, guard, experimental, names, authorization))
+    server = Server(Edge(build_router(), services, guard, experimental, names, authorization, oldest))
     try:
         for listener in listeners:
             await server.listen(listener)

@@ -19,7 +19,7 @@ from havre.registry import Auth
 from havre.wire import versions
 from havre.wire.accept import match_accepted
 from havre.wire.queries import parse_time
-from havre.wire.versions import NEWEST, OLDEST, Version
+from havre.wire.versions import NEWEST, Version
 
 _JSON, _LINES, _NEWLINES = "application/json", "application/jsonl", "application/x-ndjson"
 _SEQUENCE = "application/json-seq"
@@ -40,7 +40,7 @@ async def _ping(call: Call) -> web.StreamResponse:
 
 
 async def _version(call: Call) -> web.StreamResponse:
-    return call.json(await call.services.system.version(str(NEWEST), str(OLDEST)))
+    return call.json(await call.services.system.version(str(NEWEST)))
 
 
 async def _info(call: Call) -> web.StreamResponse:

@@ -20,6 +20,7 @@ import msgspec
 
 from havre.builds.entitlements import DEFAULT, parse_entitlements
 from havre.builds.gcpolicy import GcPolicy, parse_gc_policy
+from havre.containers.life.control import DEFAULT_TIMEOUT_S
 from havre.daemon.configrefusals import REFUSED, check_refused
 from havre.daemon.directives import BY_FLAG, BY_KEY, DEFAULT_FILE, FLAGS, Directive, Kind
 from havre.errors import InvalidInput
@@ -69,7 +70,7 @@ class DaemonConfig:
     default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     fixed_cidr: str = ""
     fixed_cidr_v6: str = ""
-    host_gateway_ip: str = ""
+    host_gateway_ips: tuple[str, ...] = ()
     icc: bool = True
     ip: str = ""
     ip_forward: bool = True
@@ -98,6 +99,8 @@ class DaemonConfig:
     debug: bool = False
     experimental: bool = False
     default_ulimits: tuple[UlimitDefault, ...] = ()
+    default_stop_timeout: int = DEFAULT_TIMEOUT_S
+    min_api_version: str = ""
     default_shm_size: int | None = None  # bytes
     default_ipc_mode: str = ""
     default_cgroupns_mode: str = ""
@@ -241,10 +244,11 @@ def load(flags: Mapping[str, Any]) -> DaemonConfig:
 def configure(values: Mapping[str, Any]) -> DaemonConfig:
     """The configuration from values by key."""
     check_refused(values)
+    values = _renamed(values)
     fields: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
-        if not BY_KEY[key].used or name in ("live_restore", "config_file", "userland_proxy_path"):
+        if not BY_KEY[key].used or name in _WITHOUT_FIELD:
             continue
         convert = _CONVERT.get(name) or _CONVERT_KIND.get(BY_KEY[key].kind)
         fields[name] = convert(value) if convert else value
@@ -265,6 +269,16 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
     if config.cdi_spec_dirs == ("",) or not config.features.get("cdi", True):
         config = replace(config, cdi_spec_dirs=())
     return replace(config, tls=True) if config.tlsverify else config
+
+
+def _renamed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Values by today's keys: `host-gateway-ip` of the file, one address, became `host-gateway-ips`."""
+    if "host-gateway-ip" not in values:
+        return values
+    if "host-gateway-ips" in values:
+        raise InvalidInput("host-gateway-ip and host-gateway-ips are one directive", "give host-gateway-ips alone")
+    one = values["host-gateway-ip"]
+    return {**values, "host-gateway-ips": [one] if one else []}
 
 
 def _runtimes(value: Mapping[str, Any]) -> dict[str, str]:
@@ -365,6 +379,7 @@ def _shm_size(text: str) -> int | None:
         ) from None
 
 
+_WITHOUT_FIELD = ("live_restore", "config_file", "userland_proxy_path", "host_gateway_ip", "firewall_backend")
 _CONVERT_KIND: dict[Kind, Callable[[Any], Any]] = {"list": tuple}
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "builder": parse_gc_policy,

@@ -36,6 +36,14 @@ REFUSED: Mapping[str, tuple[Callable[[Any], str], str]] = {
     "cpu-rt-period": (_given, "configure the parent cgroup's real-time budget on the host"),
     "cpu-rt-runtime": (_given, "configure the parent cgroup's real-time budget on the host"),
     "exec-opts": (_unless("native.cgroupdriver=cgroupfs"), "cgroups are created directly (cgroupfs), not by systemd"),
+    "firewall-backend": (
+        lambda value: "" if value in ("", "nftables") else str(value),
+        "rules are those of nftables; leave them to it, or set iptables and ip6tables to false",
+    ),
+    "nri-opts": (
+        lambda value: "enable" if str(value.get("enable", "")).lower() in ("true", "1") else "",
+        "there is no Node Resource Interface; nothing would call its plugins",
+    ),
     "rootless": (_given, "the daemon needs root; userns-remap maps containers to other users"),
     "selinux-enabled": (_given, "SELinux labels are not supported"),
     "storage-opts": (_unless("overlay2.override_kernel_check="), "storage drivers have no options, and no quotas"),

@@ -6,12 +6,14 @@ dockerd also refuses to start with such values, so that a mistake is found at th
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from havre.daemon.config import DaemonConfig
 from havre.errors import InvalidInput
 from havre.logs import check_driver
+from havre.wire.versions import NEWEST, OLDEST, Version
 
 _PROBLEM = "unable to configure the daemon"
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:]+\](:\d{1,5})?|[0-9A-Fa-f:]+")
@@ -40,6 +42,13 @@ def check_values(config: DaemonConfig) -> None:
     ):
         if number < 0:
             raise InvalidInput(f"{_PROBLEM}: invalid max {key}: {number}", "0 is the default")
+    if config.default_stop_timeout < 0:
+        raise InvalidInput(
+            f"{_PROBLEM}: invalid default stop timeout: {config.default_stop_timeout}", "0 kills at once"
+        )
+    if config.min_api_version:
+        parse_oldest(config.min_api_version, "min-api-version")
+    _check_gateways(config.host_gateway_ips)
     if config.mtu != 0 and config.mtu < _LOWEST_MTU:
         raise InvalidInput(f"{_PROBLEM}: mtu: {config.mtu} is too low", f"at least {_LOWEST_MTU}")
 
@@ -63,6 +72,36 @@ def _check_logging(config: DaemonConfig) -> None:
         known = "unknown log opt" not in error.message and "plugin" in error.message
         key = "log-driver" if known else "log-opts"
         raise InvalidInput(f"{_PROBLEM}: {key}: {error.message}", error.hint) from None
+
+
+def parse_oldest(text: str, source: str) -> Version:
+    """The oldest API version to speak, given as `min-api-version` or by the environment. InvalidInput in dockerd's
+    words."""
+    problem = f"{_PROBLEM}: invalid {source}: "
+    if text[:1] in ("v", "V"):
+        raise InvalidInput(f'{problem}API version must be provided without "v" prefix', f"such as {OLDEST}")
+    parts = text.split(".")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
+        raise InvalidInput(f"{problem}{text} is not an API version", f"such as {OLDEST}")
+    version = Version(int(parts[0]), int(parts[1]))
+    if version < OLDEST:
+        raise InvalidInput(f"{problem}minimum supported API version is {OLDEST}: {text}")
+    if version > NEWEST:
+        raise InvalidInput(f"{problem}maximum supported API version is {NEWEST}: {text}")
+    return version
+
+
+def _check_gateways(addresses: Sequence[str]) -> None:
+    """The messages are dockerd's."""
+    problem, seen = f"{_PROBLEM}: host-gateway-ips: ", set()
+    for text in addresses:
+        try:
+            version = ip_address(text).version
+        except ValueError:
+            raise InvalidInput(f"{problem}{text} is not an ip address") from None
+        if version in seen:
+            raise InvalidInput(f"{problem}only one IPv{version} host gateway IP address can be specified")
+        seen.add(version)
 
 
 def _check_address(text: str) -> None:

@@ -57,6 +57,7 @@ DIRECTIVES = (
     _d("default-network-opt", "maps", "Options of new networks, DRIVER=KEY=VALUE", "default-network-opts"),
     _d("default-runtime", "text", "Default OCI runtime"),
     _d("default-shm-size", "text", "Default size of /dev/shm"),
+    _d("default-stop-timeout", "number", "Seconds from a container's stop signal to SIGKILL, 10 by default"),
     _d("default-ulimit", "map", "Default ulimits of containers, NAME=SOFT[:HARD]", "default-ulimits"),
     _d("dns", "list", "DNS servers"),
     _d("dns-opt", "list", "DNS options", "dns-opts"),
@@ -64,11 +65,13 @@ DIRECTIVES = (
     _d("exec-root", "text", "Root directory of run state"),
     _d("experimental", "flag", "Enable experimental features: checkpoints"),
     _d("feature", "map", "Features, NAME=true or false: buildkit and cdi, both on by default", "features"),
+    _d("firewall-backend", "text", "nftables; iptables is refused"),
     _d("fixed-cidr", "text", "Range of addresses for containers on the default bridge"),
     _d("fixed-cidr-v6", "text", "IPv6 range of addresses for containers on the default bridge"),
     _d("group", "text", "Group of the unix socket", short="G"),
     _d("host", "list", "Sockets to listen on: unix://PATH, tcp://HOST:PORT, fd://", "hosts", "H"),
-    _d("host-gateway-ip", "text", "Address for the name host-gateway"),
+    _d("host-gateway-ip", "list", "Addresses for the name host-gateway, one of IPv4, one of IPv6", "host-gateway-ips"),
+    Directive("", "host-gateway-ip", "text", "Address for the name host-gateway; superseded by host-gateway-ips"),
     _d("http-proxy", "text", "Proxy of the daemon's own HTTP requests, instead of HTTP_PROXY"),
     _d("https-proxy", "text", "Proxy of the daemon's own HTTPS requests, instead of HTTPS_PROXY"),
     _d("icc", "flag", "Allow traffic between containers on the default bridge (--icc=false: by links only)"),
@@ -89,6 +92,7 @@ DIRECTIVES = (
     _d("max-concurrent-downloads", "number", "Layers pulled at once, 3 by default"),
     _d("max-concurrent-uploads", "number", "Layers pushed at once, 2 by default"),
     _d("max-download-attempts", "number", "Attempts of a download that makes no progress, 5 by default"),
+    Directive("", "min-api-version", "text", "Oldest API version that is spoken, 1.24 by default"),
     _d("mtu", "number", "MTU of the default bridge"),
     _d("no-proxy", "text", "Hosts, domains and networks reached without a proxy, instead of NO_PROXY"),
     _d("no-new-privileges", "flag", "Prevent processes in containers from gaining privileges, such as by setuid"),
@@ -110,12 +114,15 @@ DIRECTIVES = (
     _d("userns-remap", "text", "Run containers in a user namespace: default, USER[:GROUP] or UID[:GID]"),
     _d("userland-proxy-path", "text", "Accepted; the daemon serves published ports itself"),
     _d("userland-proxy", "flag", "Serve published ports by userland sockets where rules cannot"),
-    *(_d(name, "flag", "No effect here", used=False) for name in ("ip-forward-no-drop", "raw-logs")),
+    *(
+        _d(name, "flag", "No effect here", used=False)
+        for name in ("allow-direct-routing", "ip-forward-no-drop", "raw-logs")
+    ),
     *(
         _d(name, "text", "No effect here", used=False)
         for name in (
-            "containerd", "containerd-namespace", "containerd-plugins-namespace", "metrics-addr",
-            "network-control-plane-mtu", "swarm-default-advertise-addr",
+            "bridge-accept-fwmark", "containerd", "containerd-namespace", "containerd-plugins-namespace",
+            "metrics-addr", "network-control-plane-mtu", "swarm-default-advertise-addr",
         )
     ),
     *(
@@ -127,6 +134,7 @@ DIRECTIVES = (
     # Known to dockerd and refused here by `configrefusals`: ignoring them would mislead.
     *(_d(name, "flag", "Refused unless false", used=False) for name in ("rootless", "selinux-enabled")),
     *(_d(name, "text", "Refused", used=False) for name in ("api-cors-header", "cpu-rt-period", "cpu-rt-runtime")),
+    _d("nri-opts", "map", "Refused unless enable=false", used=False),
     _d("exec-opt", "list", "Refused but for native.cgroupdriver=cgroupfs", "exec-opts", used=False),
     _d("storage-opt", "list", "Refused", "storage-opts", used=False),
 )  # fmt: skip

@@ -76,6 +76,7 @@ from havre.daemon.settings import (
     host_limits,
     identity_of,
     network_options,
+    oldest_version,
     plugins_of,
     registries_of,
 )
@@ -149,7 +150,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Ste
         erasure = Erasure(index, assembly, runtime, storage.snapshots, volumes)
         around = Around(assembly, runtime, HealthChecks(execs), Draining(networks.withdraw), erasure)
         lifecycle = Lifecycle(index, around, events, Logbook(directory))
-        control = Control(lifecycle)
+        control = Control(lifecycle, config.default_stop_timeout)
 
         cache = await Cache.open(storage)
         images = await _open_images(config, storage, registry, events, index, cache)
@@ -360,6 +361,7 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
                 experimental=config.experimental,
                 allowed_hosts=config.allowed_hosts,
                 authorization=authorization,
+                oldest=oldest_version(config),
             )
             current = Current(config, services, steered, authorization)
             loop.add_signal_handler(signal.SIGHUP, lambda: spawn(current.reload(flags), "reload"))

@@ -40,6 +40,7 @@ _RELOADED = (
     "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
     "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads", "authorization_plugins",
     "max_download_attempts", "registry_limits", "default_shm_size", "default_ipc_mode", "default_cgroupns_mode",
+    "default_stop_timeout",
 )  # fmt: skip
 
 
@@ -78,6 +79,7 @@ class Current:
         set_level("debug" if fresh.debug else fresh.log_level)
         self._parts.registry.reconfigure(registries_of(fresh))
         self._parts.creation.defaults = container_defaults(self.config, self._parts.runtime)
+        self._parts.shutdown.control.default_timeout_s = fresh.default_stop_timeout
         self._services.images.limit_transfers(fresh.max_concurrent_downloads, fresh.max_concurrent_uploads)
         self._services.images.limit_layers(fresh.registry_limits.layer_bytes)
         self._services.system.reload(identity_of(self.config))

@@ -14,6 +14,7 @@ from havre.containers.create.configure import DEFAULT_SHM_SIZE, Defaults
 from havre.containers.surroundings.assembly import DaemonDefaults
 from havre.containers.validate import HostLimits
 from havre.daemon.config import DaemonConfig
+from havre.daemon.configvalues import parse_oldest
 from havre.daemon.hosts import api_addresses
 from havre.dataplane.hostfiles import Resolver
 from havre.dataplane.ipam import parse_pools
@@ -26,6 +27,9 @@ from havre.runtime import Runtime
 from havre.runtime.plan import Security
 from havre.system.info import Identity
 from havre.wire.config import Ulimit
+from havre.wire.versions import OLDEST, Version
+
+MIN_API_VARIABLE = "DOCKER_MIN_API_VERSION"
 
 
 def plugins_of(config: DaemonConfig) -> Plugins:
@@ -71,7 +75,7 @@ def network_options(config: DaemonConfig) -> NetworkOptions:
         relays=config.userland_proxy,
         forwarding=config.ip_forward,
         publish_policy=config.publish_policy,
-        host_gateway=config.host_gateway_ip,
+        host_gateways=config.host_gateway_ips,
         api=tuple(api_addresses(config)),
         ruled=frozenset(version for version, on in ((4, config.iptables), (6, config.ip6tables)) if on),
     )
@@ -121,7 +125,15 @@ def identity_of(config: DaemonConfig) -> Identity:
         no_new_privileges=config.no_new_privileges,
         rules=config.iptables or config.ip6tables,
         relays=config.userland_proxy,
+        oldest_api=str(oldest_version(config)),
     )
+
+
+def oldest_version(config: DaemonConfig) -> Version:
+    """The oldest API version to speak: `min-api-version`, or DOCKER_MIN_API_VERSION, which comes before it."""
+    if given := os.environ.get(MIN_API_VARIABLE):
+        return parse_oldest(given, MIN_API_VARIABLE)
+    return parse_oldest(config.min_api_version, "min-api-version") if config.min_api_version else OLDEST
 
 
 def host_limits(runtime: Runtime) -> HostLimits:

@@ -34,37 +34,40 @@ class Resolver:
     options: tuple[str, ...] = ()
 
 
-def render_hosts(own: Iterable[tuple[str, str]], extra: Sequence[str], host_gateway: str, *, ipv6: bool = True) -> str:
+def render_hosts(
+    own: Iterable[tuple[str, str]], extra: Sequence[str], host_gateways: Sequence[str], *, ipv6: bool = True
+) -> str:
     """`own` are (address, names) of the container, `extra` the user's `name:address`; IPv6 may be in brackets.
 
     Without `ipv6`, the file has no IPv6 lines.
     """
-    given = [(address, name) for name, address in (_extra(item, host_gateway) for item in extra)]
+    given = [(address, name) for item in extra for name, address in _extra(item, host_gateways)]
     lines = [f"{address}\t{names}\n" for address, names in (*given, *own) if ipv6 or ":" not in address]
     return _LOCAL_NAMES + (_LOCAL_NAMES6 if ipv6 else "") + "".join(lines)
 
 
-def append_hosts(text: str, extra: Sequence[str], host_gateway: str) -> str:
+def append_hosts(text: str, extra: Sequence[str], host_gateways: Sequence[str]) -> str:
     """The host's own file plus the user's entries, for containers in the host's network."""
     ended = text if not text or text.endswith("\n") else text + "\n"
-    added = (f"{address}\t{name}\n" for name, address in (_extra(item, host_gateway) for item in extra))
+    added = (f"{address}\t{name}\n" for item in extra for name, address in _extra(item, host_gateways))
     return ended + "".join(added)
 
 
-def _extra(item: str, host_gateway: str) -> tuple[str, str]:
+def _extra(item: str, host_gateways: Sequence[str]) -> list[tuple[str, str]]:
+    """The name of an entry with its address, or with each of the host's."""
     name, colon, address = item.partition(":")
     if not (name and colon):
         raise InvalidInput(f'bad format for add-host: "{item}"', "expected NAME:ADDRESS")
     if address == HOST_GATEWAY:
-        if not host_gateway:
+        if not host_gateways:
             raise InvalidInput("unable to derive the IP value for host-gateway")
-        return name, host_gateway
+        return [(name, each) for each in host_gateways]
     address = address.removeprefix("[").removesuffix("]")
     try:
         ip_address(address)
     except ValueError:
         raise InvalidInput(f'invalid IP address in add-host: "{address}"') from None
-    return name, address
+    return [(name, address)]
 
 
 def parse_resolv_conf(text: str) -> Resolver:

@@ -6,6 +6,7 @@ of its networks and forwards other questions. On the default bridge names are in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from havre.aio import in_thread
@@ -106,21 +107,21 @@ class Naming:
         """The texts of /etc/hosts and resolv.conf."""
         extra = guest.extra_hosts
         if held.netns is None:
-            hosts = files.append_hosts(read(Path("/etc/hosts")), extra, self._host_gateway())
+            hosts = files.append_hosts(read(Path("/etc/hosts")), extra, self._host_gateways())
         else:
             own = texts.own_hosts(guest, held.endpoints.values())
             lines, ipv6 = [*held.link_lines(), *own], KERNEL_IPV6.exists() and guest.ipv6_loopback
-            hosts = files.render_hosts(lines, extra, self._host_gateway(), ipv6=ipv6)
+            hosts = files.render_hosts(lines, extra, self._host_gateways(), ipv6=ipv6)
         resolver = texts.resolver_of(guest, host_resolver(self._options.resolver), shares_host=held.netns is None)
         if held.names is not None:
             resolver = files.embedded_resolver(resolver, nameserver.ADDRESS)
         return hosts, files.render_resolv_conf(resolver)
 
-    def _host_gateway(self) -> str:
-        """The address of `host-gateway`: the default bridge's, unless configured."""
+    def _host_gateways(self) -> Sequence[str]:
+        """The addresses of `host-gateway`: the default bridge's, unless configured."""
         network = self._rows.named("bridge")
-        own = str(self._rows.bridge(network.id).pools[0].gateway) if network is not None else ""
-        return self._options.host_gateway or own
+        pools = self._rows.bridge(network.id).pools if network is not None else ()
+        return self._options.host_gateways or [str(pool.gateway) for pool in pools if pool.gateway is not None]
 
 
 def close_names(held: Held) -> None:

@@ -54,7 +54,7 @@ class NetworkOptions:
     `pools` are bases with the prefix length of networks cut from them, empty for Docker's defaults. `defaults` are
     options of new networks, by driver. `relays`: userland sockets serve published ports that rules cannot.
     `forwarding`: enable IP forwarding on the host. `publish_policy` docker: published ports override the host's own
-    firewall; host: they do not. `host_gateway` is the address of `host-gateway`, "" for the default bridge's.
+    firewall; host: they do not. `host_gateways` are the addresses of `host-gateway`, () for the default bridge's.
     `ruled` are the IP versions with nftables rules; without, there is no NAT or isolation, and only relays serve
     published ports. `api` are the daemon's own TCP addresses.
     """
@@ -67,7 +67,7 @@ class NetworkOptions:
     relays: bool = True
     forwarding: bool = True
     publish_policy: str = "host"
-    host_gateway: str = ""
+    host_gateways: tuple[str, ...] = ()
     ruled: frozenset[int] = frozenset({4, 6})
     api: tuple[tuple[Address, int], ...] = ()
 

@@ -48,6 +48,7 @@ from havre.wire.system import (
     VersionAnswer,
 )
 from havre.wire.times import from_seconds
+from havre.wire.versions import OLDEST
 
 _FULL_BYTES = 4 << 20  # below this, a file system counts as full
 DOCKER_COMPATIBLE = "26.1.5"
@@ -77,6 +78,7 @@ class Identity:
     rules: bool = True
     relays: bool = True
     buildkit: bool = True
+    oldest_api: str = str(OLDEST)
     started_at: float = field(default_factory=time.time)
 
     @property
@@ -127,8 +129,8 @@ class System:
         """The builder that docker's command line is to ask for: "2" is BuildKit, "1" the classic one."""
         return "2" if self._identity.buildkit else "1"
 
-    async def version(self, newest: str, oldest: str) -> VersionAnswer:
-        """`GET /version`; the arguments are the API versions that the edge speaks."""
+    async def version(self, newest: str) -> VersionAnswer:
+        """`GET /version`; `newest` is the API version that the edge speaks."""
         kernel, built = platform.release(), from_seconds(self._identity.started_at)
         architecture = go_architecture(platform.machine())
         details = {
@@ -139,7 +141,7 @@ class System:
             "GitCommit": "",
             "GoVersion": "",
             "KernelVersion": kernel,
-            "MinAPIVersion": oldest,
+            "MinAPIVersion": self._identity.oldest_api,
             "Os": "linux",
         }
         python = {"Python": platform.python_version(), "Implementation": sys.implementation.name}
@@ -156,7 +158,7 @@ class System:
             ],
             version=DOCKER_COMPATIBLE,
             api_version=newest,
-            min_api_version=oldest,
+            min_api_version=self._identity.oldest_api,
             arch=architecture,
             kernel_version=kernel,
             build_time=built,

@@ -57,15 +57,15 @@ OLDEST = Version(1, 24)
 _TEXT = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?((?:\.[0-9.]*)?)")
 
 
-def parse_version(text: str) -> Version:
-    """Parse the version in a path. `InvalidInput`, in dockerd's words, if it is not supported."""
+def parse_version(text: str, oldest: Version = OLDEST) -> Version:
+    """Parse the version in a path. `InvalidInput`, in dockerd's words, if it is not from `oldest` to `NEWEST`."""
     match = _TEXT.fullmatch(text)
     if match is None:
         raise InvalidInput(f"invalid API version {text}")
     version = Version(int(match[1]), int(match[2] or 0))
-    if version < OLDEST:
+    if version < oldest:
         raise InvalidInput(
-            f"client version {text} is too old. Minimum supported API version is {OLDEST}, "
+            f"client version {text} is too old. Minimum supported API version is {oldest}, "
             "please upgrade your client to a newer version"
         )
     # A third number counts as in moby's versions.Compare: 1.45.1 is newer than 1.45, 1.45.0 is not.

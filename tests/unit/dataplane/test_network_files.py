@@ -17,7 +17,7 @@ from havre.errors import InvalidInput
 
 def test_hosts_names_the_container_after_what_the_user_adds() -> None:
     text = render_hosts(
-        [("172.17.0.2", "web.example web")], ["db:10.0.0.1", "six:[::5]", "up:host-gateway"], "172.17.0.1"
+        [("172.17.0.2", "web.example web")], ["db:10.0.0.1", "six:[::5]", "up:host-gateway"], ["172.17.0.1"]
     )
     assert text.splitlines()[0] == "127.0.0.1\tlocalhost"
     assert text.splitlines()[-4:] == ["10.0.0.1\tdb", "::5\tsix", "172.17.0.1\tup", "172.17.0.2\tweb.example web"]
@@ -25,18 +25,24 @@ def test_hosts_names_the_container_after_what_the_user_adds() -> None:
 
 def test_hosts_of_a_container_without_ipv6() -> None:
     own = [("172.17.0.2", "web"), ("fd00::2", "web")]
-    text = render_hosts(own, ["db:10.0.0.1", "six:[::5]"], "", ipv6=False)
+    text = render_hosts(own, ["db:10.0.0.1", "six:[::5]"], (), ipv6=False)
     assert text == "127.0.0.1\tlocalhost\n10.0.0.1\tdb\n172.17.0.2\tweb\n"
+
+
+def test_the_host_has_an_address_of_each_family() -> None:
+    text = render_hosts([], ["up:host-gateway"], ["10.96.0.9", "fd00::9"])
+    assert text.splitlines()[-2:] == ["10.96.0.9\tup", "fd00::9\tup"]
+    assert "fd00::9" not in render_hosts([], ["up:host-gateway"], ["10.96.0.9", "fd00::9"], ipv6=False)
 
 
 @pytest.mark.parametrize("extra", ["x", ":1.2.3.4", "x:", "x:1.2.3", "x:host-gateway"])
 def test_a_bad_extra_host_is_refused(extra: str) -> None:
     with pytest.raises(InvalidInput):
-        render_hosts([], [extra], "")
+        render_hosts([], [extra], ())
 
 
 def test_the_hosts_own_file_is_extended() -> None:
-    assert append_hosts("127.0.0.1 vm", ["x:1.2.3.4"], "") == "127.0.0.1 vm\n1.2.3.4\tx\n"
+    assert append_hosts("127.0.0.1 vm", ["x:1.2.3.4"], ()) == "127.0.0.1 vm\n1.2.3.4\tx\n"
 
 
 def test_the_hosts_resolver_is_inherited_without_its_loopback() -> None:

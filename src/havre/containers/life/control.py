@@ -36,10 +36,11 @@ _FROZEN_S = 0.2
 
 
 class Control:
-    """Sends signals and follows up on them."""
+    """Sends signals and follows up on them. `default_timeout_s` is that of containers without one of their own."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, default_timeout_s: int = DEFAULT_TIMEOUT_S) -> None:
         self._lifecycle = lifecycle
+        self.default_timeout_s = default_timeout_s
 
     async def kill(self, live: Live, number: int) -> None:
         """Send a signal.
@@ -116,7 +117,7 @@ class Control:
         if timeout_s is not None:
             return timeout_s
         configured = live.container.spec.config.stop_timeout
-        return DEFAULT_TIMEOUT_S if configured is None else configured
+        return self.default_timeout_s if configured is None else configured
 
     async def _end(self, live: Live, process: Process, number: int, effects: Effects, timeout_s: int) -> None:
         ended = live.exits.wait("next-exit", None)

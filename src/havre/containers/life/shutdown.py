@@ -50,16 +50,16 @@ def _used_by(container: Container, others: Sequence[Container]) -> set[str]:
     return found - {container.id}
 
 
-def stop_timeout_s(container: Container) -> int:
+def stop_timeout_s(container: Container, default_s: int = DEFAULT_TIMEOUT_S) -> int:
     """Seconds from the stop signal to SIGKILL; a negative timeout (no limit) is capped."""
     configured = container.spec.config.stop_timeout
-    wanted = DEFAULT_TIMEOUT_S if configured is None else configured
+    wanted = default_s if configured is None else configured
     return min(wanted, LONGEST_S) if wanted >= 0 else LONGEST_S
 
 
-def longest_s(waves: Sequence[Sequence[Container]]) -> int:
+def longest_s(waves: Sequence[Sequence[Container]], default_s: int = DEFAULT_TIMEOUT_S) -> int:
     """The maximum duration of all waves, in seconds."""
-    return sum(max(map(stop_timeout_s, wave)) + _SLACK_S for wave in waves)
+    return sum(max(stop_timeout_s(each, default_s) for each in wave) + _SLACK_S for wave in waves)
 
 
 class Shutdown:
@@ -68,12 +68,12 @@ class Shutdown:
     def __init__(self, index: Index, lifecycle: Lifecycle, control: Control) -> None:
         self._index = index
         self._lifecycle = lifecycle
-        self._control = control
+        self.control = control
 
     def begin(self) -> int:
         """Prevent further starts. Returns the maximum duration of `run`, in seconds."""
         self._lifecycle.closing = True
-        return longest_s(self._waves())
+        return longest_s(self._waves(), self.control.default_timeout_s)
 
     async def run(self) -> None:
         """Stop running containers, and abort starts that hang. Failures are logged."""
@@ -87,6 +87,7 @@ class Shutdown:
 
     async def _stop(self, container: Container) -> None:
         try:
-            await self._control.stop_with_host(self._index.get(container.id), stop_timeout_s(container))
+            timeout_s = stop_timeout_s(container, self.control.default_timeout_s)
+            await self.control.stop_with_host(self._index.get(container.id), timeout_s)
         except (HavreError, OSError) as error:
             log.error("cannot stop container %s at the host's shutdown: %s", container.id, error)
