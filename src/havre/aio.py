@@ -74,6 +74,17 @@ async def to_its_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwa
         raise
 
 
+async def owned(release: Callable[[T], None], function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `in_thread`, for a result that the caller must release, also when it is cancelled."""
+    running = asyncio.ensure_future(in_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(lambda done: release(done.result()) if done.exception() is None else None)
+        await asyncio.wait([running])
+        raise
+
+
 async def ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """Yield the same items; the next one is awaited while the caller processes one. Close it, which closes `items`."""
     end = object()

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -239,6 +240,32 @@ def test_a_follower_that_comes_late_gets_everything_once(havred: Engine) -> None
     ]
     for follower in followers:
         assert follower.communicate(timeout=30)[0].splitlines() == ALL[:20000]
+
+
+def test_followers_that_leave_at_any_moment_leave_no_file_open(havred: Engine) -> None:
+    havred.out("run", "--name", "count", "busybox", "echo", "read by nobody")
+    request = b"GET /v1.45/containers/count/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: havre\r\n\r\n"
+    for seen in range(400):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(havred.socket))
+            client.sendall(request)
+            client.settimeout(seen * 0.00001)
+            with suppress(TimeoutError, BlockingIOError):
+                client.recv(1)
+    havred.out("rm", "count")
+    opened = Path(f"/proc/{havred.pid}/fd")
+
+    def left() -> list[str]:
+        return [target for each in opened.iterdir() if (target := _target(each)).endswith("(deleted)")]
+
+    until(lambda: left() == [], "no deleted file that is open")
+
+
+def _target(descriptor: Path) -> str:
+    """What it refers to; nothing if it has just been closed."""
+    with suppress(FileNotFoundError):
+        return str(descriptor.readlink())
+    return ""
 
 
 def test_a_follower_gets_a_line_at_once(engine: Engine) -> None:

@@ -6,6 +6,7 @@ health (test_health), logs (test_log_drivers), networks, ports and volumes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -63,6 +64,17 @@ def weighted_disk(tmp_path: Path) -> Iterator[str]:
     Path(f"/sys/block/{Path(device).name}/queue/scheduler").write_text("bfq")
     yield device
     command("losetup", "--detach", device)
+
+
+def _keeps(group: Path) -> bool:
+    """Remove a group; true if it has members or children still."""
+    try:
+        group.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return True
+    return False
 
 
 class TestLimits:
@@ -159,8 +171,8 @@ class TestLimits:
             script = "cat /sys/fs/cgroup/cpu/cpu.rt_runtime_us /sys/fs/cgroup/cpu/cpu.rt_period_us"
             assert engine.out("run", "--rm", *options, "busybox", "sh", "-c", script).split() == ["10000", "500000"]
         finally:
-            for group in Path("/sys/fs/cgroup").glob(f"*/{name}"):
-                group.rmdir()
+            # The engine may still be removing the container's groups in it.
+            until(lambda: not any(map(_keeps, Path("/sys/fs/cgroup").glob(f"*/{name}"))), "an empty group")
 
     def test_what_is_for_windows_is_refused(self, engine: Engine) -> None:
         for option in ("--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops"):

@@ -43,13 +43,13 @@ def taken(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 def facts(engine: Engine) -> Any:
-    """What the daemon says of all that it has, in the form in which it was recorded of the earlier version."""
+    """What the daemon says of all that it has, in the API version in which it was recorded of the earlier daemon."""
 
     def get(path: str) -> Any:
-        return ask(engine.socket, "GET", path).json
+        return ask(engine.socket, "GET", f"/v1.45{path}").json
 
     def text(path: str) -> str:
-        return ask(engine.socket, "GET", path).body.decode("latin-1")
+        return ask(engine.socket, "GET", f"/v1.45{path}").body.decode("latin-1")
 
     ids = {each["Names"][0][1:]: each["Id"] for each in get("/containers/json?all=1")}
     containers = {name: get(f"/containers/{id}/json?size=1") for name, id in ids.items()}

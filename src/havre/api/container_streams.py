@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -117,12 +118,12 @@ async def _logs(call: Call) -> web.StreamResponse:
         until=_moment(call, "until"),
         tail=_tail(call.text("tail", "all")),
     )
-    batches = call.services.containers.logs(container.id, options)
-    response = await call.stream(MULTIPLEXED if versions.multiplexed(call.version, tty) else RAW)
     # Clients such as docker's SDK take a frame for a line; havre's own asks for frames with many lines.
     render = _join if tty else render_frames if call.flag("wide") else render_line_frames
-    async for chunks in batches:
-        await response.write(render(chunks))
+    async with aclosing(call.services.containers.logs(container.id, options)) as batches:
+        response = await call.stream(MULTIPLEXED if versions.multiplexed(call.version, tty) else RAW)
+        async for chunks in batches:
+            await response.write(render(chunks))
     return response
 
 

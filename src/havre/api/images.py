@@ -6,7 +6,7 @@ Source: Docker Engine API, "Images".
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from aiohttp import web
 
@@ -180,10 +180,10 @@ async def _save_many(call: Call) -> web.StreamResponse:
 
 
 async def _save(call: Call, names: list[str]) -> web.StreamResponse:
-    tar = call.services.images.save(names, call.platforms())
-    response = await call.stream(_TAR)
-    async for chunk in tar:
-        await response.write(chunk)
+    async with aclosing(call.services.images.save(names, call.platforms())) as tar:
+        response = await call.stream(_TAR)
+        async for chunk in tar:
+            await response.write(chunk)
     return response
 
 

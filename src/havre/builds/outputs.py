@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from havre.aio import in_thread
+from havre.aio import in_thread, owned
 from havre.linux import trees
 from havre.linux.openat2 import open_regular_in_root
 from havre.oci.digest import Digest
@@ -56,7 +56,7 @@ class OutputTree:
     async def read(self, path: str) -> AsyncIterator[bytes]:
         """The content of the regular file at `path`, in pieces."""
         folder, _, inside = ("", "", path) if "" in self._roots else path.partition("/")
-        opened = await in_thread(open_regular_in_root, self._roots[folder], inside, follow=False)
+        opened = await owned(_close, open_regular_in_root, self._roots[folder], inside, follow=False)
         assert opened is not None, "asked for the regular files of `files` alone, in a tree that does not change"
         with io.FileIO(opened) as file:
             while piece := await in_thread(file.read, _PIECE):
@@ -97,3 +97,8 @@ class Outputs:
         async with AsyncExitStack() as stack:
             mounted = [await stack.enter_async_context(self._storage.mounted(layers)) for layers in parts.values()]
             yield OutputTree(dict(zip(parts, mounted, strict=True)))
+
+
+def _close(opened: int | None) -> None:
+    if opened is not None:
+        os.close(opened)

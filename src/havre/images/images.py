@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import builtins  # `list` is a method below
 import platform as host
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 from msgspec.structs import replace
@@ -370,8 +370,8 @@ class Images:
             self._publish("image", "load", one.image.id, event_attributes(one.image, one.image.id))
         return [one.image.id for one in loaded]
 
-    def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
-        """A tar of the images, both docker-archive and OCI layout; `NotFound` before its first byte.
+    def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
+        """A tar of the images, both docker-archive and OCI layout; `NotFound` before its first byte. To be closed.
 
         A name of several platforms is saved with those given, or with all that are present.
         """

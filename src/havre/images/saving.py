@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from havre.images.index import ImageIndex
@@ -34,7 +34,7 @@ class Saver:
         self._store = store
         self._publish = publish
 
-    def save(self, names: Sequence[str], platforms: Sequence[Platform]) -> AsyncIterator[bytes]:
+    def save(self, names: Sequence[str], platforms: Sequence[Platform]) -> AsyncGenerator[bytes, None]:
         """A tar of the images, both docker-archive and OCI layout; `NotFound` before its first byte.
 
         A name of several platforms is saved with those given, or with all that are present.
@@ -53,7 +53,7 @@ class Saver:
             self._publish("image", "save", each.ids[0], {"name": each.ids[0]})
         return self._saved(list(chosen.values()))
 
-    async def _saved(self, chosen: Sequence[_Chosen]) -> AsyncIterator[bytes]:
+    async def _saved(self, chosen: Sequence[_Chosen]) -> AsyncGenerator[bytes, None]:
         images = [self._store.get(id) for each in chosen for id in each.ids]
         with self._storage.hold(*(layer for image in images for layer in image.layers)):
             laid = []
@@ -62,8 +62,10 @@ class Saver:
                 kept = await self._kept(each.index) if each.index is not None else None
                 laid.append(replace(first, names=each.names, others=others, kept=kept))
             with layer_form("uncompressed", self._storage.layers, self._storage.blobs.scratch) as layers:
-                async for chunk in (await plan_layout(laid, layers, LayoutForm(for_docker=True))).tar():
-                    yield chunk
+                layout = await plan_layout(laid, layers, LayoutForm(for_docker=True))
+                async with aclosing(layout.tar()) as tar:
+                    async for chunk in tar:
+                        yield chunk
 
     async def _kept(self, index: ImageIndex) -> KeptIndex:
         return KeptIndex(index, await self._storage.blobs.read(index.digest), await self._store.attested(index))

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from havre.logs.options import LogLimits
@@ -76,6 +76,12 @@ def open_all(path: Path) -> list[int]:
     """Open all files of the log, oldest first, consistently even during a rotation."""
     with _names:
         return [_open(file) for file in reversed(files_of(path))]
+
+
+def close_all(files: Iterable[int]) -> None:
+    """Close descriptors that `open_all` has returned."""
+    for file in files:
+        os.close(file)
 
 
 def _open(file: Path) -> int:

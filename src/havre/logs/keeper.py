@@ -17,12 +17,12 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Protocol
 
-from havre.aio import SHARED, finish, in_pool, in_thread, spawn
+from havre.aio import SHARED, finish, in_pool, owned, spawn
 from havre.errors import Failed
-from havre.logs.files import open_all
+from havre.logs.files import close_all, open_all
 from havre.logs.reading import Follower, LogOptions, read_files
 from havre.logs.records import Form, LogChunk
 from havre.logs.spool import LogPlan, Transcript
@@ -211,13 +211,14 @@ class Keeper:
         await self.drain()
         follower = None
         async with self._lock:
-            files = await in_thread(open_all, self._plan.log)
+            files = await owned(close_all, open_all, self._plan.log)
             if options.follow and self._task is not None and self._transcript is not None:
                 follower = Follower(self._plan.limits.max_files)
                 self._followers.add(follower)
         try:
-            async for lines in read_files(files, self._form, options, follower):
-                yield lines
+            async with aclosing(read_files(files, self._form, options, follower)) as chunks:
+                async for lines in chunks:
+                    yield lines
         finally:
             if follower is not None:
                 self._followers.discard(follower)

@@ -15,12 +15,12 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from havre.aio import in_thread
-from havre.logs.files import BLOCK
+from havre.logs.files import BLOCK, close_all
 from havre.logs.records import Form, LogChunk, Record
 
 # Bytes of a file read to find a record; a bisection stops at this size.
@@ -141,13 +141,12 @@ class Follower:
 
     def close(self) -> None:
         """Release the descriptors: the reader has left."""
-        for file in self.take():
-            os.close(file)
+        close_all(self.take())
 
 
 async def read_files(
     files: list[int], form: Form, options: LogOptions, follower: Follower | None
-) -> AsyncIterator[list[LogChunk]]:
+) -> AsyncGenerator[list[LogChunk], None]:
     """Yield the lines of some files, oldest first, and then what `follower` reports. Takes ownership of the
     descriptors."""
     selection = Selection(options, form)
@@ -172,8 +171,7 @@ async def read_files(
             else:
                 going = await follower.wait(options.until)
     finally:
-        for descriptor in files:
-            os.close(descriptor)
+        close_all(files)
 
 
 def _first_place(files: Sequence[int], options: LogOptions, form: Form) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from havre.aio import in_thread
+from havre.aio import in_thread, owned
 from havre.errors import Conflict, Failed
 from havre.linux import cgroups, pidfd
 from havre.linux.cgroups import Cgroups
@@ -136,7 +136,7 @@ class Process(Held):
     async def open_root(self) -> int:
         """Open its root directory, with everything mounted for it. Conflict when it has ended."""
         try:
-            root = await in_thread(os.open, f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = await owned(os.close, os.open, f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise Conflict(f"container {self.id} is not running") from error
         try:

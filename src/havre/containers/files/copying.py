@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from havre.aio import in_thread
+from havre.aio import in_thread, owned
 from havre.containers.files.views import View, Views
 from havre.containers.life.lifecycle import Lifecycle
 from havre.containers.live import Live
@@ -105,7 +105,7 @@ class Copying:
         """
         user = live.container.spec.config.user if as_user else ""
         async with self._views.open(live) as view:
-            extractor = await in_thread(_open_extractor, view, ref, path, user, no_overwrite)
+            extractor = await owned(Extractor.close, _open_extractor, view, ref, path, user, no_overwrite)
             try:
                 with _told("extracting into", path):
                     await archive(extractor.write)
