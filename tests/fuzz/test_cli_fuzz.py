@@ -21,7 +21,7 @@ from havre.golang.jsontext import decode, encode
 from havre.golang.templates.gotypes import typed
 from havre.golang.templates.lex import TemplateError
 from havre.golang.templates.template import compile_template
-from havre.golang.texts import parse_time
+from havre.golang.times import parse_time
 
 PIECES = st.sampled_from(
     ["{{", "}}", "{{-", "-}}", ".", ".A", ".B.C", "$", "$x", ":=", "=", "|", "(", ")", '"s"', "`r`", "'c'", "1", "0x1f",

@@ -9,7 +9,8 @@ from havre.cli.images import image_listing, image_rows
 from havre.cli.parser import StatusError
 from havre.cli.ps import container_listing
 from havre.cli.volumes import volume_listing
-from havre.golang.texts import ago, human_size, parse_time
+from havre.golang.texts import ago, human_size
+from havre.golang.times import parse_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

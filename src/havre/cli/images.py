@@ -10,7 +10,8 @@ from havre.cli.parser import StatusError
 from havre.cli.platforms import platform_parameters
 from havre.cli.ps import render_filters
 from havre.errors import HavreError, InvalidInput, NotFound
-from havre.golang.texts import ago, ellipsis, go_time, human_size, short_id
+from havre.golang.texts import ago, ellipsis, human_size, short_id
+from havre.golang.times import go_time
 from havre.oci.names import familiar, split_tag
 
 TYPE_CHECKING = False

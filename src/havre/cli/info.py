@@ -13,7 +13,8 @@ from havre.errors import HavreError
 from havre.golang.jsontext import encode
 from havre.golang.templates.gotypes import typed
 from havre.golang.templates.lex import TemplateError
-from havre.golang.texts import binary_size, parse_time
+from havre.golang.texts import binary_size
+from havre.golang.times import parse_time
 from havre.visible import Drawn, for_terminal
 
 TYPE_CHECKING = False

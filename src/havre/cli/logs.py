@@ -25,21 +25,15 @@ def timestamp(text: str) -> str:
 
 
 def _from_date(text: str) -> str:
-    """Convert local dates and times without zone, as docker accepts them, to seconds since the epoch."""
-    if "-" not in text:
-        return text
-    for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d"):
-        try:
-            return f"{time.mktime(time.strptime(text, form)):.0f}.000000000"
-        except ValueError:
-            continue
-    from havre.golang.texts import parse_time
+    """Convert dates and times, local ones if they have no zone, to seconds since the epoch."""
+    from havre.golang.times import parse_civil
 
     try:
-        seconds, nanoseconds = parse_time(text)
+        seconds, nanoseconds, offset_s = parse_civil(text)
     except ValueError:
         return text
-    return f"{seconds}.{nanoseconds:09d}"
+    local_s = int(time.mktime((*time.gmtime(seconds)[:8], -1)))
+    return f"{local_s if offset_s is None else seconds - offset_s}.{nanoseconds:09d}"
 
 
 def _red(lines: bytes) -> bytes:

@@ -9,7 +9,8 @@ from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
 from havre.cli.run_config import endpoint_settings, to_map
 from havre.errors import HavreError, NotFound
-from havre.golang.texts import go_time, parse_time, short_id
+from havre.golang.texts import short_id
+from havre.golang.times import go_time, parse_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import sys
 
 from havre.cli.format.table import Listing, label_text
 from havre.golang.jsontext import encode
-from havre.golang.texts import ago, ellipsis, go_quote, go_time, human_size, short_id
+from havre.golang.texts import ago, ellipsis, go_quote, human_size, short_id
+from havre.golang.times import go_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,14 +8,12 @@ from __future__ import annotations
 from havre.client.config import environment
 from havre.golang.csvtext import split_csv
 from havre.golang.ports import is_ip
+from havre.golang.ulimits import parse_ulimit
 from havre.golang.units import parse_duration, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_ULIMITS = ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-            "rttime", "sigpending", "stack")  # fmt: skip
 
 
 def read_bytes(text: str) -> int:
@@ -48,22 +46,7 @@ def read_duration(text: str) -> int:
 
 def read_ulimit(text: str) -> dict[str, Any]:
     """`name=soft[:hard]`."""
-    name, equals, limits = text.partition("=")
-    if not equals:
-        raise ValueError(f"invalid ulimit argument: {text}")
-    if name not in _ULIMITS:
-        raise ValueError(f"invalid ulimit type: {name}")
-    parts = limits.split(":")
-    if len(parts) > 2:
-        raise ValueError(f"too many limit values - {limits}, can only have up to two, `soft[:hard]`")
-    numbers = []
-    for part in parts:
-        if not part.lstrip("-").isdecimal():
-            raise ValueError(f'strconv.ParseInt: parsing "{part}": invalid syntax')
-        numbers.append(int(part))
-    soft, hard = numbers[0], numbers[-1]
-    if hard != -1 and (soft == -1 or soft > hard):
-        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+    name, soft, hard = parse_ulimit(text)
     return {"Name": name, "Soft": soft, "Hard": hard}
 
 

@@ -26,6 +26,7 @@ from havre.daemon.directives import BY_FLAG, BY_KEY, DEFAULT_FILE, FLAGS, Direct
 from havre.errors import InvalidInput
 from havre.golang import gojson
 from havre.golang.flags import Flag, UsageError, convert, parse
+from havre.golang.ulimits import parse_ulimit
 from havre.golang.units import parse_bool, parse_size
 from havre.registry.limits import Limits, parse_limits
 
@@ -315,11 +316,11 @@ def _ulimit(name: str, entry: Any) -> UlimitDefault:
     if not isinstance(entry, str):
         limit = gojson.convert(entry, _Ulimit, f"invalid ulimit {name}")
         return UlimitDefault(name=name, soft=limit.soft, hard=limit.hard or limit.soft)
-    soft, _, hard = entry.partition(":")
     try:
-        return UlimitDefault(name=name, soft=int(soft), hard=int(hard or soft))
-    except ValueError:
-        raise InvalidInput(f"invalid ulimit {name}={entry}", "expected NAME=SOFT[:HARD]") from None
+        _, soft, hard = parse_ulimit(f"{name}={entry}")
+    except ValueError as error:
+        raise InvalidInput(f"invalid ulimit {name}={entry}: {error}", "expected NAME=SOFT[:HARD]") from None
+    return UlimitDefault(name=name, soft=soft, hard=hard)
 
 
 class _Pool(msgspec.Struct):

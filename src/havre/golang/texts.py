@@ -1,6 +1,6 @@
-"""Renders sizes, durations, times, and quoted and shortened text as Docker prints them.
+"""Renders sizes, durations, and quoted and shortened text as Docker prints them.
 
-Source: github.com/docker/go-units for sizes and durations, Go's `strconv.Quote` and `time.Time.String`.
+Source: github.com/docker/go-units for sizes and durations, Go's `strconv.Quote`.
 """
 
 from __future__ import annotations
@@ -67,46 +67,6 @@ def _long_duration(seconds: float) -> str:
 def ago(seconds: float) -> str:
     """The age of something that happened at `seconds` since the epoch: "4 minutes ago"."""
     return human_duration(time.time() - seconds) + " ago"
-
-
-def go_time(seconds: int, nanoseconds: int = 0, *, utc: bool = False) -> str:
-    """A time as Go prints it: 2006-01-02 15:04:05.123 +0000 UTC."""
-    broken = time.gmtime(seconds) if utc else time.localtime(seconds)
-    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
-    zone = "+0000 UTC" if utc else time.strftime("%z %Z", broken)
-    return time.strftime("%Y-%m-%d %H:%M:%S", broken) + fraction + " " + zone
-
-
-def parse_time(text: str) -> tuple[int, int]:
-    """Seconds since the epoch, and nanoseconds, of an RFC 3339 time. Raises ValueError."""
-    date, _, clock = text.replace("t", "T").partition("T")
-    year, month, day = (int(part) for part in date.split("-"))
-    clock, offset_s = _split_zone(clock)
-    hours, minutes, rest = clock.split(":")
-    seconds, _, fraction = rest.partition(".")
-    days = _days_from_civil(year, month, day)
-    total = days * 86400 + int(hours) * _HOUR_S + int(minutes) * 60 + int(seconds) - offset_s
-    return total, int(fraction[:9].ljust(9, "0")) if fraction else 0
-
-
-def _split_zone(clock: str) -> tuple[str, int]:
-    if clock.endswith(("Z", "z")):
-        return clock[:-1], 0
-    for sign, factor in (("+", 1), ("-", -1)):
-        if sign in clock:
-            clock, _, zone = clock.partition(sign)
-            hours, _, minutes = zone.partition(":")
-            return clock, factor * (int(hours) * _HOUR_S + int(minutes) * 60)
-    raise ValueError("a time needs a zone")
-
-
-def _days_from_civil(year: int, month: int, day: int) -> int:
-    """Days from 1970-01-01 in the proleptic Gregorian calendar, down to year 1 (Go's zero time)."""
-    if month <= 2:
-        year -= 1
-    era_years = year % 400
-    day_of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
-    return year // 400 * 146097 + era_years * 365 + era_years // 4 - era_years // 100 + day_of_year - 719468
 
 
 def go_quote(text: str) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from havre.errors import Failed, InvalidInput
-from havre.golang.units import parse_duration
+from havre.golang.times import parse_civil
 from havre.images.catalog import Image
 from havre.images.documents import labels_of, read_config
 from havre.oci.digest import Digest
@@ -32,6 +31,7 @@ from havre.wire.images import (
     PullIdentity,
     RootFs,
 )
+from havre.wire.queries import parse_time
 from havre.wire.times import from_seconds
 from havre.wire.values import ZERO_TIME, ImageId, without_empty
 
@@ -76,8 +76,12 @@ def event_attributes(image: Image, name: str) -> dict[str, str]:
 
 
 def moment(created: str | None) -> float:
-    """RFC 3339 text as seconds since the epoch; 0 if absent."""
-    return (_instant(created) or 0.0) if created else 0.0
+    """RFC 3339 text (a missing zone means UTC) as seconds since the epoch; 0 if it is absent or no time."""
+    try:
+        seconds, nanoseconds, offset_s = parse_civil(created or "")
+    except ValueError:  # foreign text
+        return 0.0
+    return seconds - (offset_s or 0) + nanoseconds / 1e9
 
 
 def seconds(created: str | None) -> int:
@@ -219,16 +223,11 @@ def matches_reference(pattern: re.Pattern[str], name: Reference) -> bool:
 
 
 def parse_moment(text: str, now: float) -> float:
-    """A point in time given as seconds, RFC 3339, or a duration before `now` (`24h`, `1h30m`), in seconds."""
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
-        return float(text)
+    """The `until` filter's time as seconds since the epoch, as `wire.queries.parse_time`, in dockerd's words."""
     try:
-        return now - parse_duration(text) / 1e9
-    except ValueError:  # another form of a time
-        pass
-    if (instant := _instant(text)) is not None:
-        return instant
-    raise Failed(f'failed to parse value as time or duration: "{text}"')
+        return parse_time(text, "until", now)
+    except InvalidInput:
+        raise Failed(f'failed to parse value as time or duration: "{text}"') from None
 
 
 def dangling(filters: Filters) -> bool | None:
@@ -262,22 +261,6 @@ def glob(pattern: str) -> re.Pattern[str]:
         return re.compile("".join(out))
     except re.error:
         raise Failed("syntax error in pattern", f"in the reference filter {pattern!r}") from None
-
-
-def _instant(text: str) -> float | None:
-    """RFC 3339 (or a date, or a time without a zone, taken as UTC) as seconds since the epoch."""
-    trimmed = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text).replace("Z", "+00:00")
-    try:
-        found = datetime.fromisoformat(trimmed)
-    except ValueError:
-        return None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=_UTC)
-    return (found - _EPOCH) / timedelta(seconds=1)
-
-
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-_UTC = _EPOCH.tzinfo
 
 
 def check_list_filters(filters: Filters) -> None:

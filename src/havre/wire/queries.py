@@ -5,23 +5,18 @@ Source: moby's api/server/httputils/form.go for booleans, api/types/time for tim
 
 from __future__ import annotations
 
+import contextlib
 import re
-from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
 
 from havre.errors import InvalidInput
 from havre.golang import gojson
+from havre.golang.times import parse_civil
 from havre.golang.units import parse_duration
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 _SECONDS = re.compile(r"(-?[0-9]+)(?:\.([0-9]{1,9}))?")
-_DATE = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)"
-    r"(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9})\d*)?)?)?)?"
-    r"(Z|[+-]\d\d:\d\d)?"
-)
-_SECOND = 10**9
 
 
 def parse_bool(value: str | None) -> bool:
@@ -57,36 +52,21 @@ def parse_platform_parameter(value: str, name: str) -> str:
 def parse_time(value: str, name: str, now: float) -> float:
     """Parse a time, to seconds since the epoch.
 
-    Accepts what Docker's clients and users send: seconds with a fraction, RFC 3339 (a missing zone means UTC), or a
-    duration
-    such as `10m`, which is subtracted from `now`.
+    Accepts what Docker's clients and users send: seconds with a fraction, RFC 3339 or a part of it (a missing zone
+    means UTC), or a duration such as `10m`, which is subtracted from `now`.
     """
     if match := _SECONDS.fullmatch(value):
         return int(match[1]) + int((match[2] or "0").ljust(9, "0")) / 1e9
-    if match := _DATE.fullmatch(value):
-        try:
-            return _date(match)
-        except (ValueError, OverflowError) as error:
-            raise InvalidInput(f'invalid value "{value}" for {name}: {error}') from error
-    try:
-        return now - parse_duration_ns(value, name) / 1e9
-    except InvalidInput:
-        expected = "expected seconds since the epoch, an RFC 3339 date or a duration"
-        raise InvalidInput(f'invalid value "{value}" for {name}: {expected}') from None
+    for read in (_date, lambda text: now - parse_duration(text) / 1e9):
+        with contextlib.suppress(ValueError):  # another form of a time
+            return read(value)
+    expected = "expected seconds since the epoch, an RFC 3339 date or a duration"
+    raise InvalidInput(f'invalid value "{value}" for {name}: {expected}')
 
 
-def _date(match: re.Match[str]) -> float:
-    year, month, day, hour, minute, second = (int(match[index] or 0) for index in range(1, 7))
-    moment = datetime(year, month, day, hour, minute, second, tzinfo=_zone(match[8]))
-    return moment.timestamp() + int((match[7] or "0").ljust(9, "0")) / 1e9
-
-
-def _zone(text: str | None) -> timezone:
-    if text in (None, "Z"):
-        return UTC
-    assert text is not None
-    offset = timedelta(hours=int(text[1:3]), minutes=int(text[4:6]))
-    return timezone(-offset if text[0] == "-" else offset)
+def _date(text: str) -> float:
+    seconds, nanoseconds, offset_s = parse_civil(text)
+    return seconds - (offset_s or 0) + nanoseconds / 1e9
 
 
 def parse_duration_ns(value: str, name: str) -> int:

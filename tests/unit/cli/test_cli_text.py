@@ -29,20 +29,6 @@ def test_sizes(size: int, decimal: str, short: str, binary: str) -> None:
     assert (text.human_size(size), text.human_size(size, 3), text.binary_size(size)) == (decimal, short, binary)
 
 
-@pytest.mark.parametrize(
-    ("written", "parsed"),
-    [("1970-01-01T00:00:00Z", (0, 0)), ("2026-11-24T12:53:06.059740070Z", (1795524786, 59740070)),
-     ("2026-11-24T12:53:06.5+01:00", (1795521186, 500_000_000)), ("0001-01-01T00:00:00Z", (-62135596800, 0)),
-     ("2024-02-29T23:59:59-05:30", (1709270999, 0))],
-)  # fmt: skip
-def test_times(written: str, parsed: tuple[int, int]) -> None:
-    assert text.parse_time(written) == parsed
-
-
-def test_go_prints_times_without_trailing_zeros() -> None:
-    assert text.go_time(1795524786, 75_534_240, utc=True) == "2026-11-24 12:53:06.07553424 +0000 UTC"
-
-
 def test_quoting() -> None:
     assert text.go_quote('a "b"\t\\\x01é…') == r'"a \"b\"\t\\\x01é…"'
 

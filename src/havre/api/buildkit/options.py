@@ -21,6 +21,7 @@ from havre.builds.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, Cache
 from havre.errors import InvalidInput, Unsupported
 from havre.golang import gojson
 from havre.golang.csvtext import split_csv
+from havre.golang.ulimits import parse_ulimit
 from havre.wire.config import Ulimit
 from havre.wire.queries import parse_bool
 
@@ -155,12 +156,11 @@ def _csv(text: str) -> list[str]:
 
 
 def _parse_ulimit(text: str) -> Ulimit:
-    name, _, limits = text.partition("=")
-    soft, _, hard = limits.partition(":")
     try:
-        return Ulimit(name=name, soft=int(soft), hard=int(hard or soft))
-    except ValueError:
-        raise InvalidInput(f"invalid ulimit: {text}") from None
+        name, soft, hard = parse_ulimit(text)
+    except ValueError as error:
+        raise InvalidInput(f"invalid ulimit {text}: {error}", "expected NAME=SOFT[:HARD]") from None
+    return Ulimit(name=name, soft=soft, hard=hard)
 
 
 def _parse_size(text: str) -> int:

@@ -6,7 +6,7 @@ slices from null maps; the tables of field names here do, and they map Go's fiel
 
 from __future__ import annotations
 
-from havre.golang.texts import go_time, parse_time
+from havre.golang.times import go_time, parse_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
