@@ -7,11 +7,16 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from support.waiting import until
 
 _WHO = {f"GIT_{role}_{what}": "a@example.com" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+def _ended_or_answers(server: subprocess.Popen[bytes], command: Sequence[str]) -> bool:
+    return server.poll() is not None or subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 class Repository:
@@ -24,18 +29,25 @@ class Repository:
         self._work = root / "work"
         self._work.mkdir()
         self._bare = root / "repo.git"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         self.git("init", "-q", "-b", "main")
         self.commit(files, "v1")
-        command = ["git", "daemon", "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"]
-        self._server = subprocess.Popen([*inside, *command], stderr=subprocess.PIPE, start_new_session=True)
-        self.url = f"git://127.0.0.1:{port}/repo.git"
-        listed = [*inside, "git", "ls-remote", self.url]
-        until(
-            lambda: subprocess.run(listed, capture_output=True, check=False).returncode == 0, "git daemon to serve", 30
-        )
+        self._server, self.url = self._serve(root, inside)
+
+    def _serve(self, root: Path, inside: Sequence[str]) -> tuple[subprocess.Popen[bytes], str]:
+        """The server and its address. The port was free outside the network; inside another may be needed."""
+        for _ in range(5):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            command = ["git", "daemon", "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"]
+            server = subprocess.Popen([*inside, *command], stderr=subprocess.PIPE, start_new_session=True)
+            url = f"git://127.0.0.1:{port}/repo.git"
+            listed = [*inside, "git", "ls-remote", url]
+            until(partial(_ended_or_answers, server, listed), "git daemon to serve")
+            if server.poll() is None:
+                return server, url
+            said = server.communicate()[1]
+        raise AssertionError(f"git daemon ended: {said!r}")
 
     def git(self, *arguments: str) -> str:
         env = {**os.environ, **_WHO, "GIT_CONFIG_GLOBAL": "/dev/null"}
