@@ -64,7 +64,7 @@ def test_fifty_networks_come_and_go(run_root: Path) -> None:
         await asyncio.to_thread(until, lambda: _traces(run_root) == idle, "no trace of them", 30.0)
         await room.stop()
 
-    asyncio.run(asyncio.wait_for(work(), 120))
+    asyncio.run(asyncio.wait_for(work(), 300))
 
 
 def test_a_port_costs_the_same_with_a_thousand(run_root: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_port_costs_the_same_with_a_thousand(run_root: Path) -> None:
             await room.close_sandbox(ContainerId(letter * 64))
         await room.stop()
 
-    asyncio.run(asyncio.wait_for(work(), 60))
+    asyncio.run(asyncio.wait_for(work(), 300))
 
 
 def test_killed_at_each_step_of_a_change(run_root: Path) -> None:
@@ -115,5 +115,5 @@ def test_killed_at_each_step_of_a_change(run_root: Path) -> None:
     for point in [name for name in POINTS if name.startswith(("network.", "sandbox.", "endpoint."))]:
         died = subprocess.run([*victim, point], capture_output=True, check=False)
         assert died.returncode == -signal.SIGKILL, f"{point} was not passed: {died.stderr.decode()}"
-        asyncio.run(asyncio.wait_for(next_daemon(msgspec.json.decode(died.stdout, type=Legacy)), 60))
-        until(lambda: _traces(run_root) == bare, f"no trace after {point}", 10.0)
+        asyncio.run(asyncio.wait_for(next_daemon(msgspec.json.decode(died.stdout, type=Legacy)), 300))
+        until(lambda: _traces(run_root) == bare, f"no trace after {point}")
