@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -106,6 +107,18 @@ def test_a_start_without_room_is_refused_whole(limited: Engine) -> None:
     limited.nofile = "256:256"
     limited.start()
     assert limited.out("exec", "second", "echo", "runs") == "runs"
+
+
+@pytest.mark.parametrize("limited", ["256:256"], indirect=True)
+def test_more_starts_at_once_than_there_is_room_for_wait_for_each_other(limited: Engine) -> None:
+    names = [f"c{number}" for number in range(12)]
+    for name in names:
+        limited.docker("create", "--name", name, "busybox", "sleep", "99", check=0)
+    with ThreadPoolExecutor(len(names)) as pool:
+        started = list(pool.map(lambda name: limited.docker("start", name), names))
+        assert [each.stdout.strip() for each in started] == names, [each.stderr for each in started]
+        said = list(pool.map(lambda name: limited.out("exec", name, "echo", name), names))
+    assert said == names
 
 
 @pytest.mark.parametrize("limited", ["200:1500"], indirect=True)

@@ -101,7 +101,7 @@ class Contexts:
         """
         key = f"shared {key}" if shared else key  # a user without `turn` must not append to their packs
         busy = self._busy.get(key, [])
-        with _told("cannot make room for a build context"):
+        with _errors_named("cannot make room for a build context"):
             if key in self._idle:
                 tree = self._idle.pop(key)
             else:
@@ -122,7 +122,7 @@ class Contexts:
             self._busy[key] = left
 
     def _make(self) -> Path:
-        with _told("cannot make a directory for a build context"):
+        with _errors_named("cannot make a directory for a build context"):
             return Path(tempfile.mkdtemp(dir=self._root))
 
     def _put_back(self, key: str, tree: PackedTree) -> list[PackedTree]:
@@ -167,7 +167,7 @@ def _record(key: str, tree: PackedTree, last_used_at: float) -> CacheRecord:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _errors_named(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -191,8 +191,8 @@ def digest_of_members(found: Iterator[Member]) -> str:
     for number, (entry, tree, path, inode) in enumerate(found):
         first = number if inode is None else numbers.setdefault(inode, number)
         xattrs = repr(sorted(entry.xattrs.items())) if entry.xattrs else ""
-        told = (entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, entry.rdev, xattrs)
-        head = repr(told if first == number else (*told, first)).encode()
+        facts = (entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, entry.rdev, xattrs)
+        head = repr(facts if first == number else (*facts, first)).encode()
         whole.update(len(head).to_bytes(8, "big") + head)
         if entry.kind == "file" and first == number:
             whole.update(tree.digest(path))

@@ -38,7 +38,7 @@ PROTOCOLS = "https:http:git:ssh"
 MAX_SECONDS = 900
 MAX_FILES = 1_000_000
 MAX_BYTES = 16 << 30
-_MAX_TOLD = 8 << 10  # bytes of git's output in an error message
+_MAX_ERRORS = 8 << 10  # bytes of git's output in an error message
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 _PREFIXES = {"ref": "", "branch": "refs/heads/", "tag": "refs/tags/"}
 _SETTINGS = (
@@ -192,13 +192,13 @@ class _Git:
             umask=0o022,
         )
         try:
-            output, told = await child.communicate()
+            output, errors = await child.communicate()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)  # including the programs that it started
             await child.wait()
         if child.returncode:
-            words = told[-_MAX_TOLD:].decode(errors="replace").replace(self._address.remote, self._address.shown)
+            words = errors[-_MAX_ERRORS:].decode(errors="replace").replace(self._address.remote, self._address.shown)
             raise Failed(f"failed to fetch {self._address.shown}: {words.strip() or f'git ended {child.returncode}'}")
         return output.decode(errors="replace").strip()
 

@@ -152,14 +152,14 @@ def _render_v1(facts: Facts, asked: Provenance) -> Predicate:
 def _parameters(facts: Facts, asked: Provenance) -> tuple[dict[str, Any], bool]:
     """The parameters of the frontend, and whether they are complete: `min` omits arguments, labels and secrets."""
     hidden = () if asked.full else ("build-arg:", "label:")
-    told = {name: value for name, value in sorted(facts.options.items()) if not name.startswith(hidden)}
-    parameters: dict[str, Any] = {"frontend": "dockerfile.v0"} | ({"args": told} if told else {})
+    arguments = {name: value for name, value in sorted(facts.options.items()) if not name.startswith(hidden)}
+    parameters: dict[str, Any] = {"frontend": "dockerfile.v0"} | ({"args": arguments} if arguments else {})
     if asked.full:
         for kind, ids in (("secrets", facts.inputs.secrets), ("ssh", facts.inputs.agents)):
             named = [{"id": id} | ({"optional": True} if optional else {}) for id, optional in sorted(ids.items())]
             parameters |= {kind: named} if named else {}
     locals = [{"name": name} for name in sorted(facts.contexts)]
-    return parameters | ({"locals": locals} if locals else {}), len(told) == len(facts.options)
+    return parameters | ({"locals": locals} if locals else {}), len(arguments) == len(facts.options)
 
 
 def _config_source(facts: Facts) -> dict[str, Any]:

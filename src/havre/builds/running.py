@@ -173,7 +173,7 @@ class Runner:
         if self.ids is not None:
             plan = replace(plan, rootfs=await self._places.show(place.id, place.rootfs, self.ids))
         undo.push_async_callback(self._runtime.cleanup, place.id)
-        with self._runtime.room.for_start():
+        async with self._runtime.room.for_start():
             process = await self._runtime.create(place.id, plan, None)
         reading = asyncio.ensure_future(_forward(process.output.subscribe(), output))
         undo.callback(reading.cancel)

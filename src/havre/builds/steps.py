@@ -165,9 +165,11 @@ class Steps:
                 parents=action.parents,
                 excludes=action.excludes,
             )
-            told = msgspec.to_builtins(replace(action, sources=(), from_=""))
+            fields = msgspec.to_builtins(replace(action, sources=(), from_=""))
             names = [(each.name, each.shown if action.parents else "", each in archives) for each in sources]
-            key = key_of("copy", below, told, names, await in_thread(self._digests.of, sources, placement), scope.epoch)
+            key = key_of(
+                "copy", below, fields, names, await in_thread(self._digests.of, sources, placement), scope.epoch
+            )
 
             apply = partial(_plan, action, sources, archives, placement)
             make = partial(self._lay, key, below, description, scope, apply)
@@ -370,8 +372,8 @@ async def _cloned(
 
 
 def _key_of_url(action: CopyAction, below: Sequence[Digest], download: fetching.Download, scope: Scope) -> str:
-    told = msgspec.to_builtins(action)
-    return key_of("add", below, told, download.digest, download.modified, scope.epoch)
+    fields = msgspec.to_builtins(action)
+    return key_of("add", below, fields, download.digest, download.modified, scope.epoch)
 
 
 def _archives(action: CopyAction, sources: Sequence[Chosen]) -> list[Chosen]:

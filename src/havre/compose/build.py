@@ -110,19 +110,19 @@ def _follow(messages: Iterator[dict[str, Any]], tell: Tell) -> dict[str, Any]:
     for message in messages:
         if error := message.get("error"):
             raise Failed("\n".join([*said[-_KEPT:], str(error)]))
-        told = message.get("aux") or {}
-        if "Build" not in told:
-            built |= told
+        aux = message.get("aux") or {}
+        if "Build" not in aux:
+            built |= aux
             if lines := message.get("stream", "").splitlines():
                 said += lines
                 tell(said[-1:], lines)
             continue
-        for vertex in told["Build"].get("vertexes") or ():
+        for vertex in aux["Build"].get("vertexes") or ():
             running.pop(vertex["digest"], None)
             if vertex.get("started") and not vertex.get("completed"):
                 running[vertex["digest"]] = vertex["name"]
                 fresh.append(f"=> {vertex['name']}")
-        logs = told["Build"].get("logs") or ()
+        logs = aux["Build"].get("logs") or ()
         for log in logs:
             lines = a2b_base64(log["data"]).decode("utf-8", "replace").splitlines()
             said += lines

@@ -183,9 +183,9 @@ class _Run:
 
     def _begin(self, crew: _Crew) -> None:
         """Begin all steps that are ready; steps without an action may make others ready."""
-        told = True
-        while told:
-            told = False
+        progressed = True
+        while progressed:
+            progressed = False
             for step in list(self._waiting):
                 if crew.full:
                     return
@@ -195,7 +195,7 @@ class _Run:
                 if step.action is None:
                     self._view.show(step.subject, step.done, over=True)
                     self._done.add(step.key)
-                    told = True
+                    progressed = True
                     continue
                 if step.doing:
                     self._view.show(step.subject, step.doing, over=False)

@@ -217,9 +217,9 @@ class CheckReport:
 
     def text(self) -> str:
         """The text that `docker build --check` prints after its own first line."""
-        return "".join(f"\n{each}" for each in map(self._told, self.findings))
+        return "".join(f"\n{each}" for each in map(self._rendered, self.findings))
 
-    def _told(self, finding: Finding) -> str:
+    def _rendered(self, finding: Finding) -> str:
         rule = RULES[finding.rule]
         head = f"WARNING: {finding.rule} - {rule.url}\n{finding.message}\n"
         return head + excerpt(self.name, self.lines, finding.line, finding.end)

@@ -313,8 +313,8 @@ class _Planner:
             files=files,
             proxies=tuple(f"{key}={value}" for key, value in proxies.items()),
         )
-        told = "".join(f"{key}={value} " for key, value in sorted(declared.items()))
-        counted = f"|{len(declared)} {told}" if declared else ""
+        arguments = "".join(f"{key}={value} " for key, value in sorted(declared.items()))
+        counted = f"|{len(declared)} {arguments}" if declared else ""
         return action, f"RUN {counted}{' '.join(argv)} # buildkit"
 
     def _mount(self, mount: RunMount) -> RunMount:

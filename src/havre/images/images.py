@@ -440,7 +440,7 @@ class Images:
             return [await self.create(config) for config in configs]
         entries: builtins.list[Descriptor] = []
         members, attested = [], []
-        for config, told in zip(configs, predicates or [()] * len(configs), strict=True):
+        for config, statements in zip(configs, predicates or [()] * len(configs), strict=True):
             self._check_layers(config)
             image = decode_image(config)
             if any(entry.platform is not None and entry.platform.same_as(image.platform) for entry in entries):
@@ -448,8 +448,8 @@ class Images:
             manifest = self._listing.local_manifest(config)
             entries.append(replace(describe(mediatypes.OCI_MANIFEST, manifest), platform=image.platform))
             members.append((config, manifest))
-            if told:
-                attested.append(attest(entries[-1].digest, image.platform, refs, told))
+            if statements:
+                attested.append(attest(entries[-1].digest, image.platform, refs, statements))
         index = render_index([*entries, *(each.manifest for each in attested)], mediatypes.OCI_INDEX)
         images = await self._store.keep_index(index, members, refs, attested)
         self._publish_created([self._store.find_named(refs[0])], refs)

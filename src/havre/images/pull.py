@@ -250,13 +250,13 @@ class Puller:
             async with self.slots:
                 if self._layers.get(diff_id) is not None:
                     return
-                done, told = 0, 0.0
+                done, reported_s = 0, 0.0
                 async with aclosing(self._registry.blob(ref, blob, auth)) as chunks:
                     async for chunk in chunks:
                         await sink.write(chunk)
                         done += len(chunk)
-                        if done == blob.size or time.monotonic() - told > _TICK_S:
-                            told = time.monotonic()
+                        if done == blob.size or time.monotonic() - reported_s > _TICK_S:
+                            reported_s = time.monotonic()
                             report(ProgressLine("Downloading", id, done, blob.size))
             report(ProgressLine("Verifying Checksum", id))
             await sink.finish()  # after the slot is released: the next download runs while this one is synced

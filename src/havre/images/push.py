@@ -288,11 +288,11 @@ def oci_type(media_type: str) -> str:
 
 async def _with_progress(chunks: AsyncIterator[bytes], id: str, total: int, progress: Progress) -> AsyncIterator[bytes]:
     """Yield `chunks` and report progress."""
-    done, told = 0, 0.0
+    done, reported_s = 0, 0.0
     async for chunk in chunks:
         done += len(chunk)
-        if done == total or time.monotonic() - told > _TICK_S:
-            told = time.monotonic()
+        if done == total or time.monotonic() - reported_s > _TICK_S:
+            reported_s = time.monotonic()
             progress(ProgressLine("Pushing", id, done, total))
         yield chunk
 

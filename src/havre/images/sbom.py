@@ -78,6 +78,6 @@ def _render(form: Callable[[Inventory, Subject], bytes], inventory: Inventory, s
     while len(document) > MAX_ATTESTED and packages:
         packages = packages[: len(packages) // 2]
         listed = f"only {len(packages)} of {len(inventory.packages)} packages are listed"
-        told = f"{listed}: the limit is {MAX_ATTESTED} bytes"
-        document = form(replace(inventory, packages=packages, gaps=(*gaps, told)), subject)
+        gap = f"{listed}: the limit is {MAX_ATTESTED} bytes"
+        document = form(replace(inventory, packages=packages, gaps=(*gaps, gap)), subject)
     return document

@@ -160,7 +160,7 @@ class Networks:
             await self._rows.save(network)
             failpoint("network.recorded")
             undo.pop_all()
-        self._tell("create", network)
+        self._publish("create", network)
         return network
 
     async def _make(self, bridge: Bridge, host: Host, firewall: Firewall) -> None:
@@ -192,7 +192,7 @@ class Networks:
         await self._drop(network.id)
         failpoint("network.dropped")
         await self._rows.delete(network.id)
-        self._tell("destroy", network)
+        self._publish("destroy", network)
 
     def prunable(self, filters: Filters) -> Sequence[Network]:
         """The networks without running containers that match `label` and `until`."""
@@ -236,7 +236,7 @@ class Networks:
             return sandboxes.shared(joined)
         held = await sandboxes.open(guest, userns)
         for network_id in (*held.endpoints, *held.others):
-            self._tell("connect", self._rows[network_id], guest.id)
+            self._publish("connect", self._rows[network_id], guest.id)
         return _described(held)
 
     def is_held(self, id: ContainerId) -> None:
@@ -258,18 +258,18 @@ class Networks:
             return
         for network_id in (*held.endpoints, *held.others):
             if network_id in self._rows:
-                self._tell("disconnect", self._rows[network_id], held.id)
+                self._publish("disconnect", self._rows[network_id], held.id)
 
     async def connect(self, guest: Guest, network: Network, asked: EndpointSettings) -> Sandbox:
         """Connect a running container to another network."""
         held = await self._open().connect(guest, network, asked)
-        self._tell("connect", network, guest.id)
+        self._publish("connect", network, guest.id)
         return _described(held)
 
     async def disconnect(self, guest: Guest, network: Network) -> Sandbox:
         """Disconnect a running container from a network."""
         held = await self._open().disconnect(guest, network)
-        self._tell("disconnect", network, guest.id)
+        self._publish("disconnect", network, guest.id)
         return _described(held)
 
     async def take_ports(self, guest: Guest, givers: Sequence[Guest]) -> dict[str, Published]:
@@ -304,7 +304,7 @@ class Networks:
         elif not self._rows.on_parent(bridge.parent):
             await host.delete_parent(bridge)
 
-    def _tell(self, action: str, network: Network, container_id: str = "") -> None:
+    def _publish(self, action: str, network: Network, container_id: str = "") -> None:
         if self._events is not None:
             attributes = {"name": network.name, "type": network.driver}
             self._events.publish(

@@ -76,13 +76,13 @@ def _express(text: str, unlisted: dict[str, str]) -> str:
     title = _ARTICLE.sub("", text.lower())
     if found := _TITLES.get(title) or _identify(title.removesuffix(" license")):
         return found
-    told: dict[str, str] = {}
+    custom: dict[str, str] = {}
     try:
-        expression: str = canonicalize_license_expression(" ".join(_translate(text, told)))
+        expression: str = canonicalize_license_expression(" ".join(_translate(text, custom)))
     except InvalidLicenseExpression:
         expression = _reference(text)
-        told = {expression: text}
-    unlisted |= told
+        custom = {expression: text}
+    unlisted |= custom
     return expression
 
 

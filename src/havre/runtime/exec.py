@@ -72,11 +72,12 @@ class ExecProcess(Held):
         try:
             await self._load_profile(self._process)
             self._make_directory()
-            with self._room.for_start(), self._begin() as handshake:
-                report = await self._shake_hands_in_time(handshake)
-                child = handshake.child
-                process = pidfd.open_process(report.data)
-                self._watch(report.data, process, Monitor(child.pid, child=child), self._launch.exit_file)
+            async with self._room.for_start():
+                with self._begin() as handshake:
+                    report = await self._shake_hands_in_time(handshake)
+                    child = handshake.child
+                    process = pidfd.open_process(report.data)
+                    self._watch(report.data, process, Monitor(child.pid, child=child), self._launch.exit_file)
         except BaseException:
             await self._clear()
             raise

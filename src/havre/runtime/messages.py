@@ -69,15 +69,15 @@ def translate(text: str) -> str:
 
 def create_failed(runtime: str, text: str) -> HavreError:
     """The error of a container that could not be created, as Docker words it."""
-    return _told(f"{CREATE}: {runtime} create failed: unable to start container process: {translate(text)}: unknown")
+    return _error(f"{CREATE}: {runtime} create failed: unable to start container process: {translate(text)}: unknown")
 
 
 def start_failed(text: str) -> HavreError:
     """The error of a created container that could not be started."""
-    return _told(f"{START}: {translate(text)}: unknown")
+    return _error(f"{START}: {translate(text)}: unknown")
 
 
-def _told(message: str) -> HavreError:
+def _error(message: str) -> HavreError:
     """An error caused by the container's own configuration is a 400, recognised by its text (moby daemon/errors.go)."""
     if "not a directory" in message.lower():
         return InvalidInput(message + _MISMATCHED)

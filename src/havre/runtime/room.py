@@ -1,16 +1,16 @@
-"""File descriptor accounting: a start is refused up front when too few descriptors are left, rather than failing
-half-way.
+"""File descriptor accounting: a start waits for others, or is refused, when too few descriptors are left, rather than
+failing half-way.
 
     limit  |--- open ---|--- reserved for each start in progress ---|--- spare: clients, layers, files ---|
 
-A start opens up to A_START at once (pipes, namespaces, netlink, mounts, log) and keeps at most A_CONTAINER (decision
-341).
+A start opens up to A_START at once (pipes, namespaces, netlink, mounts, log) and keeps at most A_CONTAINER.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from havre.errors import Failed, Unavailable
 from havre.linux import nofile
@@ -26,18 +26,34 @@ class Room:
 
     def __init__(self) -> None:
         self._under_way = 0
+        self._ended = asyncio.Event()
 
-    @contextmanager
-    def for_start(self) -> Iterator[None]:
-        """Reserve descriptors for one start during a block. Unavailable when too few are left."""
-        used, limit = nofile.count(), nofile.limit()
-        if used + (self._under_way + 1) * A_START + SPARE > limit:
-            raise Unavailable(f"too many open files: the daemon has {used} and may have {limit}", _HINT)
+    @asynccontextmanager
+    async def for_start(self) -> AsyncIterator[None]:
+        """Reserve descriptors for one start during a block.
+
+        Waits while starts in progress leave too few. Raises Unavailable if there are too few without them.
+        """
+        while not self._fits():
+            self._ended.clear()
+            await self._ended.wait()
         self._under_way += 1
         try:
             yield
         finally:
             self._under_way -= 1
+            self._ended.set()
+
+    def _fits(self) -> bool:
+        """Report whether one more start fits; Unavailable if it does not and no other start will end.
+
+        What starts in progress have open counts twice, so that a few more of them wait than would have to.
+        """
+        used, limit = nofile.count(), nofile.limit()
+        fits = used + (self._under_way + 1) * A_START + SPARE <= limit
+        if not fits and not self._under_way:
+            raise Unavailable(f"too many open files: the daemon has {used} and may have {limit}", _HINT)
+        return fits
 
     def check_for(self, containers: int) -> None:
         """Raise Failed when so many running containers cannot be taken over; the daemon must not start then."""

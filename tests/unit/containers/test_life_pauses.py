@@ -69,14 +69,14 @@ def test_a_pause_is_one_once_the_kernel_says_so() -> None:
 
 def test_what_is_stopped_while_paused_is_thawed_to_hear_it() -> None:
     assert paused().tell(StopAsked(15)) == (Persist(), Thaw(), *TERM)
-    assert paused().tell(StopAsked(9)) == (Persist(), *KILL, Thaw(told=False))
-    assert paused().tell(StopAsked(15), PatienceOver()) == (*KILL, Thaw(told=False))
+    assert paused().tell(StopAsked(9)) == (Persist(), *KILL, Thaw(publish=False))
+    assert paused().tell(StopAsked(15), PatienceOver()) == (*KILL, Thaw(publish=False))
 
 
 def test_a_kill_that_ends_it_thaws_it_silently() -> None:
     life = paused()
-    assert life.tell(KillAsked(15, ends=True)) == (Persist(), *TERM, Thaw(told=False))
-    assert life.tell(Thawed(told=False)) == (BeginHealth(),)
+    assert life.tell(KillAsked(15, ends=True)) == (Persist(), *TERM, Thaw(publish=False))
+    assert life.tell(Thawed(publish=False)) == (BeginHealth(),)
     assert paused().tell(KillAsked(1, ends=False)) == (Signal(1), Publish("kill", {"signal": "1"}))
 
 
@@ -87,7 +87,7 @@ def test_a_paused_container_can_end_and_its_policy_counts() -> None:
 
 def test_a_pause_of_what_is_being_stopped_does_not_undo_the_stop() -> None:
     life = running("always")
-    life.tell(PauseAsked(), StopAsked(15), Frozen(), PatienceOver(), Thawed(told=False), ended(137))
+    life.tell(PauseAsked(), StopAsked(15), Frozen(), PatienceOver(), Thawed(publish=False), ended(137))
     assert life.status == "exited"
 
 

@@ -65,8 +65,8 @@ class Commit:
             names = [reference.familiar()] if reference else []
             with self._storage.hold(*image.rootfs.diff_ids):
                 id = await self._images.create(encode_image(image), parent=container.spec.image, names=names)
-            told = {"comment": options.comment, "imageID": id, "imageRef": names[0] if names else ""}
-            self._lifecycle.publish(container, "commit", **told)
+            attributes = {"comment": options.comment, "imageID": id, "imageRef": names[0] if names else ""}
+            self._lifecycle.publish(container, "commit", **attributes)
         return id
 
     @asynccontextmanager

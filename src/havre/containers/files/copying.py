@@ -107,7 +107,7 @@ class Copying:
         async with self._views.open(live) as view:
             extractor = await owned(Extractor.close, _open_extractor, view, ref, path, user, no_overwrite)
             try:
-                with _told("extracting into", path):
+                with _errors_named("extracting into", path):
                     await archive(extractor.write)
                     await in_thread(extractor.seal)
             finally:
@@ -129,7 +129,7 @@ def _top(path: str) -> str:
 
 
 @contextmanager
-def _told(doing: str, path: str, ref: str = "") -> Iterator[None]:
+def _errors_named(doing: str, path: str, ref: str = "") -> Iterator[None]:
     """Translate errors of the kernel; with `ref`, ENOENT means that the requested path does not exist."""
     try:
         yield
@@ -154,7 +154,7 @@ def _found(root: int, path: str) -> Iterator[tuple[int, str, os.stat_result]]:
 
 def _stat(root: int, ref: str, path: str) -> PathStat:
     clean = _clean(path)
-    with _told("lstat", clean, ref), _found(root, clean) as (_, _, status):
+    with _errors_named("lstat", clean, ref), _found(root, clean) as (_, _, status):
         is_link = stat.S_ISLNK(status.st_mode)
         target = resolveat_in_root(root, clean) if is_link else ""
         return PathStat(_top(clean) or "/", status.st_size, status.st_mode, status.st_mtime_ns, target)
@@ -163,7 +163,7 @@ def _stat(root: int, ref: str, path: str) -> PathStat:
 def _write_archive(out: BinaryIO, view: View, ref: str, path: str) -> None:
     clean = _clean(path)
     tar = TarWriter(out, ids=view.ids)
-    with _told("reading", clean, ref), _found(view.root, clean) as (parent, name, status):
+    with _errors_named("reading", clean, ref), _found(view.root, clean) as (parent, name, status):
         top = os.fsencode(_top(clean))
         tar.add(top, status, parent, name)
         if stat.S_ISDIR(status.st_mode):
@@ -178,7 +178,7 @@ def _write_archive(out: BinaryIO, view: View, ref: str, path: str) -> None:
 
 def _open_extractor(view: View, ref: str, path: str, user: str, no_overwrite: bool) -> Extractor:
     clean, root = _clean(path), view.root
-    with _told("lstat", clean, ref):
+    with _errors_named("lstat", clean, ref):
         try:
             target = openat_in_root(root, clean, _DIRECTORY)
         except NotADirectoryError:

@@ -83,7 +83,7 @@ class Control:
                 return
             except TimeoutError:
                 if live.process is process:  # it may have been paused meanwhile
-                    await self._lifecycle.carry_out(live, (Thaw(told=False),))
+                    await self._lifecycle.carry_out(live, (Thaw(publish=False),))
 
     def _stop_signal(self, live: Live) -> int:
         return parse_signal(live.container.spec.config.stop_signal or "SIGTERM")

@@ -103,8 +103,8 @@ class Lifecycle:
     def publish(self, container: Container, action: str, **attributes: str) -> None:
         """Publish an event of `container`, with its labels, image and name."""
         labels = container.spec.config.labels or {}
-        told = {**labels, "image": container.spec.config.image, "name": container.name, **attributes}
-        self._events.publish("container", action, container.id, told)
+        shown = {**labels, "image": container.spec.config.image, "name": container.name, **attributes}
+        self._events.publish("container", action, container.id, shown)
 
     def publish_prune(self, reclaimed: int) -> None:
         """Publish the event of a prune that freed `reclaimed` bytes."""
@@ -176,7 +176,7 @@ class Lifecycle:
             case Freeze():
                 await process.pause()
                 await self.feed(live, Frozen())
-            case Thaw(told=True):
+            case Thaw(publish=True):
                 await process.resume()
                 await self.feed(live, Thawed())
             case Thaw():
@@ -184,7 +184,7 @@ class Lifecycle:
                 # (Documentation/admin-guide/cgroup-v2.rst, cgroup.freeze).
                 with suppress(Conflict):
                     await process.resume()
-                await self.feed(live, Thawed(told=False))
+                await self.feed(live, Thawed(publish=False))
 
     # -- start
 
@@ -201,10 +201,9 @@ class Lifecycle:
     async def _launch(self, live: Live, images: Path | None) -> None:
         """Start it under the lock; on failure, undo everything and feed `StartFailed`."""
         try:
-            with self._runtime.room.for_start():
-                async with asyncio.timeout(None) as live.launch, AsyncExitStack() as undo:
-                    await self._run(live, undo, images)
-                    undo.pop_all()
+            async with asyncio.timeout(None) as live.launch, self._runtime.room.for_start(), AsyncExitStack() as undo:
+                await self._run(live, undo, images)
+                undo.pop_all()
         except asyncio.CancelledError:  # the daemon exits
             if isinstance(live.life, Starting):
                 live.become(live.life.before)
@@ -327,11 +326,11 @@ class Lifecycle:
         try:
             await self._erasure.erase(container, volumes=volumes, later=later)
         except (HavreError, OSError) as error:
-            told = why_not_removed(container, error)
-            await self.feed(live, RemovalFailed(told))
+            reason = why_not_removed(container, error)
+            await self.feed(live, RemovalFailed(reason))
             if not later:
-                raise Failed(told) from error
-            log.error("cannot remove container %s: %s", container.id, told)  # no request to report it to
+                raise Failed(reason) from error
+            log.error("cannot remove container %s: %s", container.id, reason)  # no request to report it to
             return
         self.publish(container, "destroy")
         _end_pending(live)

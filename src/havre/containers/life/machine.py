@@ -276,7 +276,7 @@ def _signal(number: int) -> Effects:
 
 
 def _thaw(life: Running | Paused) -> Effects:
-    return (Thaw(told=False),) if isinstance(life, Paused) else ()
+    return (Thaw(publish=False),) if isinstance(life, Paused) else ()
 
 
 # -- while it runs
@@ -317,8 +317,8 @@ def _alive(life: Running | Paused, event: Event) -> Decision:
         case Frozen() if isinstance(life, Running):
             ceased = replace(facts, health=cease(facts.health))
             return Paused(ceased, life.pid, life.ending), (CeaseHealth(), Persist(), Publish("pause"))
-        case Thawed(told) if isinstance(life, Paused):
-            effects = (BeginHealth(), Persist(), Publish("unpause")) if told else (BeginHealth(),)
+        case Thawed(publish) if isinstance(life, Paused):
+            effects = (BeginHealth(), Persist(), Publish("unpause")) if publish else (BeginHealth(),)
             return Running(facts, life.pid, life.ending), effects
     return life, ()
 
@@ -328,8 +328,8 @@ def _probed(life: Running, event: Probed) -> Decision:
     if check is None or before is None:
         return life, ()
     health = judge(before, check, event.result, since_start_s=event.since_start_s)
-    told = () if health.status == before.status else (Publish(f"health_status: {health.status}"),)
-    return replace(life, facts=replace(life.facts, health=health)), (Persist(must=True), *told)
+    published = () if health.status == before.status else (Publish(f"health_status: {health.status}"),)
+    return replace(life, facts=replace(life.facts, health=health)), (Persist(must=True), *published)
 
 
 def _wanted(life: Running | Paused, ending: Ending) -> Running | Paused:

@@ -17,7 +17,7 @@ class MemoryWatch:
     """Watches all containers with one inotify descriptor."""
 
     def __init__(self, cgroups: Cgroups) -> None:
-        self._told: dict[int, Callable[[], None]] = {}
+        self._callbacks: dict[int, Callable[[], None]] = {}
         self._numbers: dict[Process, int] = {}
         self._notices: OomNotices | None = None
         try:
@@ -27,8 +27,8 @@ class MemoryWatch:
         else:
             asyncio.get_running_loop().add_reader(self._notices.fileno(), self._read, self._notices)
 
-    def watch(self, process: Process, told: Callable[[], None]) -> None:
-        """Call `told` on the event loop for each OOM kill in `process`'s container, until `leave`."""
+    def watch(self, process: Process, on_kill: Callable[[], None]) -> None:
+        """Call `on_kill` on the event loop for each OOM kill in `process`'s container, until `leave`."""
         if self._notices is None:
             return
         try:
@@ -37,15 +37,15 @@ class MemoryWatch:
             # Already ended, or no memory controller; an OOM kill of PID 1 is reported with the end.
             log.debug("cannot watch OOM kills of process %d: %s", process.pid, error)
             return
-        self._told[number], self._numbers[process] = told, number
+        self._callbacks[number], self._numbers[process] = on_kill, number
 
     def leave(self, process: Process) -> None:
         """Stop watching a process that has ended. Idempotent."""
         number = self._numbers.pop(process, None)
         if number is not None and self._notices is not None:
-            del self._told[number]
+            del self._callbacks[number]
             self._notices.remove(number)
 
     def _read(self, notices: OomNotices) -> None:
         for number in notices.take():
-            self._told[number]()
+            self._callbacks[number]()

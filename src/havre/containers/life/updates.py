@@ -69,14 +69,14 @@ class Updates:
 
 def plan_update(host: HostConfig, asked: HostConfig) -> HostConfig:
     """The configuration after the update. Pure. Raises `InvalidInput` for conflicts with the present one."""
-    for given, kept, told in (
+    for given, kept, conflict in (
         (asked.nano_cpus, host.cpu_period, "Nano CPUs cannot be updated as CPU Period"),
         (asked.nano_cpus, host.cpu_quota, "Nano CPUs cannot be updated as CPU Quota"),
         (asked.cpu_period, host.nano_cpus, "CPU Period cannot be updated as NanoCPUs"),
         (asked.cpu_quota, host.nano_cpus, "CPU Quota cannot be updated as NanoCPUs"),
     ):
         if given > 0 and kept > 0:
-            raise InvalidInput(f"Conflicting options: {told} has already been set")
+            raise InvalidInput(f"Conflicting options: {conflict} has already been set")
     if asked.memory_swap == 0 and 0 < host.memory_swap < asked.memory:
         raise InvalidInput(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"

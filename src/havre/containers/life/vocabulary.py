@@ -125,9 +125,9 @@ class UnpauseAsked:
 
 @dataclass(frozen=True, slots=True)
 class Thawed:
-    """Its processes are thawed. `told`: publish the event; false for a thaw that only lets a signal take effect."""
+    """Its processes are thawed. `publish`: publish the event; false for a thaw that only lets a signal take effect."""
 
-    told: bool = True
+    publish: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +253,9 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class Thaw:
-    """Thaw; feeds `Thawed`. Without `told`, the process may have ended."""
+    """Thaw; feeds `Thawed`. Without `publish`, the process may have ended."""
 
-    told: bool = True
+    publish: bool = True
 
 
 @dataclass(frozen=True, slots=True)

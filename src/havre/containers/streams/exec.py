@@ -61,7 +61,7 @@ class Exec:
     process: ExecProcess | None = field(default=None, repr=False)
 
     @property
-    def told(self) -> str:
+    def command_line(self) -> str:
         """The command as in Docker's events, which have a blank after a program without arguments."""
         program, *arguments = self.command
         return f"{program} {' '.join(arguments)}"
@@ -136,7 +136,7 @@ class Execs:
         self._forget_old()
         exec = Exec(secrets.token_hex(32), live.container.id, spec, spec.cmd, live.running().pid)
         self._execs[exec.id] = exec
-        self._publish(exec, "exec_create: " + exec.told)
+        self._publish(exec, "exec_create: " + exec.command_line)
         return exec
 
     def _check(self, live: Live, ref: str) -> None:
@@ -169,7 +169,7 @@ class Execs:
             raise NotFound(f"container {live.container.id} is not running")
         self._check(live, live.container.id)
         exec.started = exec.running = True
-        self._publish(exec, "exec_start: " + exec.told)
+        self._publish(exec, "exec_start: " + exec.command_line)
         try:
             process = await self._prepare(exec, live, console_size, detach)
             output = self._subscribe(exec, process, detach)
@@ -243,14 +243,14 @@ class Execs:
     def _publish(self, exec: Exec, action: str, **attributes: str) -> None:
         live = self._index.find(exec.container_id)
         container = live.container if live else None
-        told = {"execID": exec.id, **attributes}
+        shown = {"execID": exec.id, **attributes}
         if container is not None:
-            told |= {
+            shown |= {
                 **(container.spec.config.labels or {}),
                 "image": container.spec.config.image,
                 "name": container.name,
             }
-        self._events.publish("container", action, exec.container_id, told)
+        self._events.publish("container", action, exec.container_id, shown)
 
 
 def _user(rootfs: Path, user: str, group_add: Sequence[str]) -> User | None:
