@@ -112,7 +112,7 @@ class Budget:
 
 
 class Acceptor:
-    """Accepts on a listening socket, which it owns, until `close`.
+    """Accepts on a listening socket until `close`, which closes it, or `stop`, which leaves it open.
 
     `holder` is the holder that all clients count for; without one each client counts for its address (`share_of`),
     and clients above its limit are disconnected. Without a budget only the process's own limit applies.
@@ -127,17 +127,23 @@ class Acceptor:
         self._holder = holder
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
         listening.setblocking(False)
         self._loop.add_reader(listening, self._readable)
 
     def close(self) -> None:
-        """Stop accepting. Clients being served continue, those accepted but not yet served are disconnected.
+        """Stop accepting, and close the listening socket. Idempotent."""
+        self.stop()
+        self._listening.close()
 
-        Idempotent.
+    def stop(self) -> None:
+        """Stop accepting; the listening socket stays open, for another acceptor. Clients being served continue, those
+        accepted but not yet served are disconnected. Idempotent.
         """
-        if self._listening.fileno() >= 0:
-            self._pause()
-            self._listening.close()
+        if self._stopped:
+            return
+        self._stopped = True
+        self._pause()
         if self._budget is not None:
             self._budget.forget(self)
         if self._timer is not None:
@@ -198,7 +204,7 @@ class Acceptor:
         spawn(self._run(counted), "client")
 
     async def _run(self, accepted: socket.socket) -> None:
-        if self._listening.fileno() < 0:  # closed meanwhile: the owner will not close this client
+        if self._stopped:  # meanwhile: the owner will not close this client
             accepted.close()
             return
         try:

@@ -31,15 +31,17 @@ def test_networks_beside_a_thousand_clients(havred: Engine) -> None:
 
 
 def test_what_a_container_costs(havred: Engine) -> None:
-    """Its process and its output; on a network of its user's, the sockets of its name server. The rest is opened when
-    it is used, before and after a kill of the daemon.
+    """Its process and its output; on a network of its user's, the sockets of its name server; a socket for each
+    published port and IP version. The rest is opened when it is used, before and after a kill of the daemon.
     """
     havred.docker("network", "create", "front", check=0)
-    costs = {"none": 2, "host": 2, "bridge": 2, "front": 4}
+    networks = ("none", "host", "bridge", "front")
+    options = {network: ("--network", network) for network in networks} | {"ports": ("-p", "80", "-p", "53/udp")}
+    costs = {"none": 2, "host": 2, "bridge": 2, "front": 4, "ports": 6}
     before = open_files(havred.pid)
-    for network in costs:
+    for kind in costs:
         for number in range(3):
-            name = ("--name", f"{network}{number}", "--network", network)
+            name = ("--name", f"{kind}{number}", *options[kind])
             havred.docker("run", "-di", *name, "busybox", "sh", "-c", "read x; echo got $x; sleep 99", check=0)
 
     def is_cheap() -> bool:
@@ -49,8 +51,8 @@ def test_what_a_container_costs(havred: Engine) -> None:
     havred.stop(signal.SIGKILL)
     havred.start()
     until(is_cheap, "descriptors that are not needed to be closed")
-    for network in costs:
-        name = f"{network}0"
+    for kind in costs:
+        name = f"{kind}0"
         with closing(havred.sdk()) as client:
             stream = client.containers.get(name).attach_socket(params={"stdin": 1, "stream": 1})
             stream._sock.sendall(b"line\n")

@@ -150,6 +150,18 @@ def test_who_is_accepted_as_it_closes_is_not_served() -> None:
         asyncio.run(work(address, listening, stack))
 
 
+def test_a_socket_is_left_to_another_acceptor() -> None:
+    async def work() -> bool:
+        with _listening() as (listening, address), ExitStack() as stack:
+            Acceptor(listening, _greet).stop()
+            heir = Acceptor(listening, _greet)
+            served = await _served(_clients(stack, address, 1)[0])
+            heir.close()
+            return served and listening.fileno() < 0
+
+    assert asyncio.run(work())
+
+
 def test_without_descriptors_it_says_so_once_and_tries_again(caplog: pytest.LogCaptureFixture) -> None:
     class Poor(socket.socket):
         refusals = 1

@@ -141,12 +141,12 @@ class Reservation:
         self.relays.clear()
         self.target, self.target6 = target, target6
 
-    async def serve(self, budget: Budget | None = None) -> None:
+    def serve(self, budget: Budget | None = None) -> None:
         """Relay what arrives at the sockets themselves; `budget` limits the clients of all relays."""
         target = (str(self.target), self.wish.port)
         for held in self.sockets if self.relayed else ():
             if self.wish.protocol != "sctp":
-                self.relays.append(await Relay.open(held, self.wish.protocol, target, budget))
+                self.relays.append(Relay(held, self.wish.protocol, target, budget))
 
 
 class Ports:

@@ -36,35 +36,22 @@ def relay_budget() -> Budget:
 class Relay:
     """Serves one bound socket; `close` ends it and its connections, not the socket."""
 
-    def __init__(self, protocol: str, target: Target) -> None:
-        self._protocol = protocol
-        self._target = target
-        self._acceptor: Acceptor | None = None
-        self._datagrams: _Datagrams | None = None
-        self._connections: set[asyncio.Task[Any]] = set()
-
-    @classmethod
-    async def open(cls, held: socket.socket, protocol: str, target: Target, budget: Budget | None = None) -> Relay:
-        """Serve a bound ("tcp": listening) socket. The relay uses a duplicate; the caller keeps its own.
+    def __init__(self, held: socket.socket, protocol: str, target: Target, budget: Budget | None = None) -> None:
+        """Serve a bound, non-blocking ("tcp": listening) socket, which the caller closes after the relay.
 
         Clients count against the share of `budget` of the container at the target's address.
         """
-        relay = cls(protocol, target)
+        self._target = target
+        self._connections: set[asyncio.Task[Any]] = set()
         budget = budget or relay_budget()
         if protocol == "tcp":
-            relay._acceptor = Acceptor(held.dup(), relay._connected, budget, target[0])
+            self._near: Acceptor | _Datagrams = Acceptor(held, self._connected, budget, target[0])
         else:
-            loop = asyncio.get_running_loop()
-            made = await loop.create_datagram_endpoint(lambda: _Datagrams(target, budget), sock=held.dup())
-            relay._datagrams = made[1]
-        return relay
+            self._near = _Datagrams(held, target, budget)
 
     def leave(self) -> None:
         """Accept no new clients; connections continue. Idempotent."""
-        if self._acceptor is not None:
-            self._acceptor.close()
-        if self._datagrams is not None:
-            self._datagrams.close()
+        self._near.stop()
 
     def close(self) -> None:
         """Stop serving. Idempotent."""
@@ -98,23 +85,25 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write_eof()
 
 
-class _Datagrams(asyncio.DatagramProtocol):
+class _Datagrams:
     """The near side of a UDP relay: maps clients to their far sides."""
 
-    def __init__(self, target: Target, budget: Budget) -> None:
+    def __init__(self, held: socket.socket, target: Target, budget: Budget) -> None:
+        self._socket = held
         self._target = target
         self._budget = budget
         self._clients: dict[Any, _Answers] = {}
-        self._transport: asyncio.DatagramTransport | None = None
+        self._stopped = False
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(held, self._readable)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        client = self._clients.get(addr)
-        if client is None:
-            client = self._open(addr)
+    def _readable(self) -> None:
+        try:
+            data, addr = self._socket.recvfrom(_CHUNK_BYTES)
+        except OSError as error:  # an ICMP error for an answer sent earlier: udp(7)
+            log.debug("relay of a datagram failed: %s", error)
+            return
+        client = self._clients.get(addr) or self._open(addr)
         if client is not None:
             client.send(data)
 
@@ -132,18 +121,22 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def answer(self, data: bytes, addr: Any) -> None:
         """Send a container's datagram to its client."""
-        if self._transport is not None:
-            self._transport.sendto(data, addr)
+        try:
+            self._socket.sendto(data, addr)
+        except OSError as error:  # its buffer is full, or the client is unreachable: the client will retry
+            log.debug("relay of an answer failed: %s", error)
 
     def forget(self, addr: Any) -> None:
         """Remove a client whose far side has closed."""
         if self._clients.pop(addr, None) is not None:
             self._budget.give(self._target[0])
 
-    def close(self) -> None:
-        """Close the near side and every far side."""
-        if self._transport is not None:
-            self._transport.close()
+    def stop(self) -> None:
+        """Stop reading, and close every far side. Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._loop.remove_reader(self._socket)
         for client in list(self._clients.values()):
             client.close()
 

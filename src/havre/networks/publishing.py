@@ -69,7 +69,7 @@ class Publishing:
             for reservation in held.reservations:
                 reservation.retarget(new.address, new.address6)
         await self._firewall.publish(held.maps())
-        await self.serve(held)
+        self.serve(held)
 
     async def take(
         self, held: Held, guest: Guest, others: Sequence[tuple[Held, Guest]]
@@ -106,7 +106,7 @@ class Publishing:
         held.reservations += new
         for each in new:
             try:
-                await each.serve(self._relayed)
+                each.serve(self._relayed)
             except OSError as error:  # the firewall forwards it all the same
                 log.error("container %s is not served at port %d: %s", held.name, each.host_port, error)
         return {other.id: [given.wish for owner, given, _ in taken if owner is other] for other, _ in others}
@@ -121,10 +121,10 @@ class Publishing:
         for address in {port.address for port in maps} | held.given:
             await self._host.forget_flows(address)
 
-    async def serve(self, held: Held) -> None:
+    def serve(self, held: Held) -> None:
         """Start the relays of its ports."""
         for reservation in held.reservations:
-            await reservation.serve(self._relayed)
+            reservation.serve(self._relayed)
 
     def hold_again(self, held: Held, guest: Guest, target: Endpoint) -> None:
         """Reserve the ports that a container had under another daemon, each for its requested binding."""

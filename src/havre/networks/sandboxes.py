@@ -127,7 +127,7 @@ class Sandboxes:
             failpoint("sandbox.made")
             await self._firewall.publish(held.maps())
             failpoint("sandbox.published")
-            await self._publishing.serve(held)
+            self._publishing.serve(held)
             held.sandbox = self._describe(held, guest)
             undo.pop_all()
         return held
@@ -191,7 +191,7 @@ class Sandboxes:
             if before is None and held.gateway() is not None:
                 self._publishing.hold(held, guest)
                 await self._firewall.publish(held.maps())
-                await self._publishing.serve(held)
+                self._publishing.serve(held)
             await self._naming.name(held, guest)
             held.sandbox = self._describe(held, guest)
             undo.pop_all()
@@ -398,7 +398,7 @@ class Sandboxes:
         """Start serving an adopted container's ports and names."""
         held = self._held.get(ContainerId(guest.id))
         if held is not None:
-            await self._publishing.serve(held)
+            self._publishing.serve(held)
             if held.netns is not None:
                 await self._naming.name(held, guest)
             held.sandbox = self._describe(held, guest)

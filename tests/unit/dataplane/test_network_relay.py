@@ -24,7 +24,7 @@ def test_tcp_is_passed_on_with_half_closed_ends() -> None:
     async def work() -> bytes:
         server = await asyncio.start_server(count, "127.0.0.1", 0)
         with _bound(socket.SOCK_STREAM) as held:
-            relay = await Relay.open(held, "tcp", server.sockets[0].getsockname())
+            relay = Relay(held, "tcp", server.sockets[0].getsockname())
             reader, writer = await asyncio.open_connection(*held.getsockname()[:2])
             writer.write(bytes(1_000_000))
             writer.write_eof()
@@ -41,7 +41,7 @@ def test_a_container_that_does_not_answer_ends_the_connection() -> None:
     async def work() -> bytes:
         with socket.socket() as nobody, _bound(socket.SOCK_STREAM) as held:
             nobody.bind(("127.0.0.1", 0))
-            relay = await Relay.open(held, "tcp", nobody.getsockname())
+            relay = Relay(held, "tcp", nobody.getsockname())
             reader, writer = await asyncio.open_connection(*held.getsockname()[:2])
             answer = await reader.read()
             writer.close()
@@ -57,7 +57,7 @@ def test_udp_answers_go_to_the_client_that_asked() -> None:
         with socket.socket(type=socket.SOCK_DGRAM) as server, _bound(socket.SOCK_DGRAM) as held:
             server.setblocking(False)
             server.bind(("127.0.0.1", 0))
-            relay = await Relay.open(held, "udp", server.getsockname())
+            relay = Relay(held, "udp", server.getsockname())
             clients = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(3)]
             answers = []
             for number, client in enumerate(clients):
