@@ -2,7 +2,8 @@
 
 Sockets are opened inside the container's network namespace and served by the daemon's event loop. They have ports of
 the kernel's choice, so that a container may run its own name server on 0.0.0.0:53; rules in the namespace rewrite the
-port in both directions. Connection tracking is bypassed: an entry for each query would fill the kernel's table.
+port in both directions. Connection tracking is bypassed where the kernel allows it: an entry for each query fills its
+table.
 
     container ──▶ 127.0.0.11:53 ──(port rewritten)──▶ our socket ── View ── known: answered at once
                                                              └─── else: Upstream, a fresh socket each time
@@ -16,8 +17,7 @@ upstream servers in turn, with a random ID and source port. Without upstream ser
 forwarded: queries must not carry data out (CVE-2024-29018).
 
 So that a container cannot exhaust the daemon's descriptors, connections and forwarded queries are limited (`Quota`),
-per
-container and in total. Further connections wait in the kernel's backlog of 64, further forwarded queries fail.
+per container and in total. Further connections wait in the kernel's backlog of 64, further forwarded queries fail.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 ADDRESS = "127.0.0.11"
 _BATCH = 32
 _REST = 8  # pause between batches, in multiples of a batch's time: floods get an eighth of the event loop's time
+_BURST_S = 2.0  # pauses that may be owed: a quarter of a second of answers goes without a pause
 _BYTES = 65535
 _SERVER_TIMEOUT_S = 3.0
 _CLIENT_IDLE_S = 2.0  # RFC 7766, section 6.2.3: a few seconds, and less under load
@@ -82,7 +83,7 @@ class Upstream:
 class Quota:
     """Limits of all containers' name servers together: connections, and queries forwarded upstream.
 
-    Servers under continuous load share a part of the event loop's time: `rest` after each batch.
+    Servers under continuous load share a part of the event loop's time: `rest` after each batch. Bursts do not rest.
     """
 
     connections: Budget = field(default_factory=lambda: Budget(descriptors(16), _CONNECTIONS))
@@ -92,7 +93,7 @@ class Quota:
     def rest(self, begun: float, ended: float) -> float:
         """Seconds that a server pauses after a batch that ran from `begun` to `ended`."""
         self._free_at = max(self._free_at, begun) + _REST * (ended - begun)
-        return max(0.0, self._free_at - ended)
+        return max(0.0, self._free_at - ended - _BURST_S)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,17 @@
         }
     }
 
+Kernels of 2026 (6.18.44) refuse such a rule with EPERM in a network namespace that belongs to a user namespace other
+than the initial one. There connection tracking rewrites both directions:
+
+        chain output {
+            type nat hook output priority dstnat; policy accept;
+            ip daddr ADDRESS udp dport BEFORE dnat to ADDRESS:AFTER    one for each `PortRule` that is not of a source
+        }
+
 Why not libnftables, as `nft` uses for the host: it waits with select(2), whose set ends at descriptor 1023, and opens a
 socket for each context. A daemon with many containers has no low descriptor left when the next one starts
-(docs/why/networks.md#host-firewalls). These rules need six fixed expressions.
+(docs/why/networks.md#host-firewalls). These rules need seven fixed expressions.
 
 Source: linux/netfilter/nf_tables.h and nfnetlink.h; `nft --debug=netlink` shows the same expressions. Blocking;
 failures are OSError with the kernel's text.
@@ -37,11 +45,13 @@ _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = (_SUBSYSTEM << 8 | number
 
 _TABLE_NAME = 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
-_HOOK_NUMBER, _HOOK_PRIORITY, _OUTPUT, _RAW, _ACCEPT = 1, 2, 3, -300, 1  # NF_INET_LOCAL_OUT, NF_IP_PRI_RAW
+_HOOK_NUMBER, _HOOK_PRIORITY, _OUTPUT, _ACCEPT = 1, 2, 3, 1  # NF_INET_LOCAL_OUT
+_RAW, _NAT_DST = -300, -100  # NF_IP_PRI_RAW, NF_IP_PRI_NAT_DST
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _ELEMENT, _NAME, _DATA, _VALUE = 1, 1, 2, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_REGISTER, _EQUAL, _L4_PROTOCOL = 1, 0, 16
+_REGISTER, _SECOND_REGISTER, _EQUAL, _L4_PROTOCOL = 1, 2, 0, 16
+_NAT_TYPE, _NAT_FAMILY, _NAT_ADDRESS, _NAT_PORT, _DNAT = 1, 2, 3, 5, 1
 
 # How the kernel updates a checksum, as type, offset and flags: UDP's, which may be absent, by protocol
 # (NFT_PAYLOAD_L4CSUM_PSEUDOHDR), TCP's at its offset.
@@ -61,17 +71,24 @@ class PortRule:
 
 def replace_table(name: str, rules: Sequence[PortRule]) -> None:
     """Replace table `name` in the calling thread's network namespace with these rules, in one transaction."""
+    try:
+        _replace_table(name, "filter", _RAW, [_rewrite(rule) for rule in rules])
+    except PermissionError:
+        _replace_table(name, "nat", _NAT_DST, [_translate(rule) for rule in rules if not rule.source])
+
+
+def _replace_table(name: str, chain_type: str, priority: int, rules: Sequence[bytes]) -> None:
     table = _text(_TABLE_NAME, name)
-    hook = _number(_HOOK_NUMBER, _OUTPUT) + _number(_HOOK_PRIORITY, _RAW & 0xFFFFFFFF)
+    hook = _number(_HOOK_NUMBER, _OUTPUT) + _number(_HOOK_PRIORITY, priority & 0xFFFFFFFF)
     chain = _text(_CHAIN_TABLE, name) + _text(_CHAIN_NAME, "output") + _nest(_CHAIN_HOOK, hook)
-    chain += _number(_CHAIN_POLICY, _ACCEPT) + _text(_CHAIN_TYPE, "filter")
+    chain += _number(_CHAIN_POLICY, _ACCEPT) + _text(_CHAIN_TYPE, chain_type)
     where = _text(_RULE_TABLE, name) + _text(_RULE_CHAIN, "output")
     _commit(
         (_NEWTABLE, _CREATE, table),  # created first, so that deleting it cannot fail
         (_DELTABLE, 0, table),
         (_NEWTABLE, _CREATE, table),
         (_NEWCHAIN, _CREATE, chain),
-        *((_NEWRULE, _CREATE | _APPEND, where + _nest(_RULE_EXPRESSIONS, _expressions(rule))) for rule in rules),
+        *((_NEWRULE, _CREATE | _APPEND, where + _nest(_RULE_EXPRESSIONS, rule)) for rule in rules),
     )
 
 
@@ -83,21 +100,44 @@ def has_table(name: str) -> bool:
     return kind == _NEWTABLE
 
 
-def _expressions(rule: PortRule) -> bytes:
-    port = 0 if rule.source else 2
+def _rewrite(rule: PortRule) -> bytes:
+    """The expressions of a rule that writes the port into the header."""
     kind, offset, flags = _CHECKSUMS[rule.protocol]
     checksum = _number(6, kind) + _number(7, offset) + _number(8, flags)
+    port = _port_offset(rule)
     write = _number(5, _REGISTER) + _number(2, _TRANSPORT_HEADER) + _number(3, port) + _number(4, 2) + checksum
+    return _match(rule) + _immediate(_REGISTER, rule.after.to_bytes(2)) + _expression("payload", write)
+
+
+def _translate(rule: PortRule) -> bytes:
+    """The expressions of a rule that has connection tracking translate the port."""
+    target = _number(_NAT_TYPE, _DNAT) + _number(_NAT_FAMILY, socket.AF_INET)
+    target += _number(_NAT_ADDRESS, _REGISTER) + _number(_NAT_PORT, _SECOND_REGISTER)
+    return (
+        _match(rule)
+        + _immediate(_REGISTER, rule.address.packed)
+        + _immediate(_SECOND_REGISTER, rule.after.to_bytes(2))
+        + _expression("nat", target)
+    )
+
+
+def _match(rule: PortRule) -> bytes:
     return (
         _load(_NETWORK_HEADER, 12 if rule.source else 16, 4)
         + _equals(rule.address.packed)
         + _expression("meta", _number(1, _REGISTER) + _number(2, _L4_PROTOCOL))
         + _equals(bytes([rule.protocol]))
-        + _load(_TRANSPORT_HEADER, port, 2)
+        + _load(_TRANSPORT_HEADER, _port_offset(rule), 2)
         + _equals(rule.before.to_bytes(2))
-        + _expression("immediate", _number(1, _REGISTER) + _nest(2, _attribute(_VALUE, rule.after.to_bytes(2))))
-        + _expression("payload", write)
     )
+
+
+def _port_offset(rule: PortRule) -> int:
+    return 0 if rule.source else 2
+
+
+def _immediate(register: int, value: bytes) -> bytes:
+    return _expression("immediate", _number(1, register) + _nest(2, _attribute(_VALUE, value)))
 
 
 def _load(base: int, offset: int, length: int) -> bytes:
