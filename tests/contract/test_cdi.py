@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from support.building import write_context
 from support.engines import Engine
 from support.waiting import until
 
+_OPEN = {"class": "open-to-all", "autoallow": "true"}
 OPTIONS = ("run", "--rm", "--network", "none")
 
 
@@ -48,6 +50,10 @@ def marks(havred: Engine, tmp_path: Path) -> Iterator[Path]:
         "devices": [{"name": name, "containerEdits": edits} for name, edits in devices.items()],
     }
     (tmp_path / "vendor.json").write_text(json.dumps(described))
+    annotations = {f"org.mobyproject.buildkit.device.{name}": value for name, value in _OPEN.items()}
+    anyones = {"name": "one", "annotations": annotations, "containerEdits": {"env": ["VENDOR=here"]}}
+    described = {"cdiVersion": "1.1.0", "kind": "open.example/dev", "devices": [anyones]}
+    (tmp_path / "open.json").write_text(json.dumps(described))
     havred.stop()
     havred.extra += ["--cdi-spec-dir", str(tmp_path)]
     havred.start()
@@ -78,6 +84,42 @@ def test_devices_by_cdi_name(havred: Engine, marks: Path) -> None:
     assert "invalid hook 'never'" in refused(havred, "wrong")
     assert "netDevices are not supported" in refused(havred, "network")
     assert havred.out("info", "-f", "{{json .CDISpecDirs}}") == json.dumps([str(marks.parent)])
+
+
+def test_devices_of_a_step(havred: Engine, marks: Path, tmp_path: Path) -> None:
+    kind = "vendor.example/dev"
+    steps = f"--device={kind}=z --device={kind}=files,required --device={kind}=missing"
+    context = write_context(
+        tmp_path / "c",
+        f"FROM busybox\nRUN --network=none {steps} head -c 3 /dev/my-zero | od -An -tx1 > /told"
+        " && ls -d /marks >> /told && echo $VENDOR $(id -G) >> /told\n",
+    )
+    for client in (havred.havre, havred.docker):
+        grants = ["--allow", "device"] if client == havred.havre else []
+        told = client("build", "-t", "devices:1", *grants, str(context), check=0 if grants else 1).stderr
+        if not grants:  # buildx 0.13 cannot grant devices
+            assert f"devices {kind}=z, {kind}=files are requested by the build but not allowed" in told
+    said = havred.out("run", "--rm", "--network", "none", "devices:1", "cat", "/told").split()
+    assert said == ["00", "00", "00", "/marks", "here", "0", "4321"]
+    havred.out("rmi", "devices:1")
+
+
+def test_devices_that_a_step_may_not_have(havred: Engine, marks: Path, tmp_path: Path) -> None:
+    kind = "vendor.example/dev"
+
+    def build(flags: str, *grants: str, check: int = 0) -> str:
+        context = write_context(tmp_path / "c", f"FROM busybox\nRUN --network=none {flags} echo vendor: $VENDOR\n")
+        done = havred.havre("build", "--no-cache", "--progress=plain", *grants, str(context), check=check)
+        return done.stdout + done.stderr
+
+    assert "vendor: here" in build("--device=zero,required", "--allow", f"device={kind}=z,alias=zero")
+    assert "vendor:\n" in build(f"--device={kind}=missing")
+    told = build(f"--device={kind}=missing,required", "--allow", "device", check=1)
+    assert f'required device "{kind}=missing" is not registered' in told
+    told = build(f"--device={kind}=z", "--allow", f"device={kind}=files", check=1)
+    assert f"device {kind}=z is requested by the build but not allowed" in told
+    assert "vendor: here" in build("--device=open-to-all,required")
+    havred.docker("image", "prune", "-f")
 
 
 def test_hooks_run_with_the_container(havred: Engine, marks: Path) -> None:

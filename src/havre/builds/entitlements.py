@@ -2,6 +2,7 @@
 
     RUN --network=host, a build with network=host      network.host         the daemon grants it by default
     RUN --security=insecure                            security.insecure    the daemon refuses it by default
+    RUN --device=vendor.com/class=name                 device[=...]         the daemon grants it by default (`devices`)
 
 The client grants them for each build (`--allow`), the daemon for all of them (`builder` in daemon.json: dockerd's key
 `entitlements` or buildkitd's `insecure-entitlements`).
@@ -17,10 +18,10 @@ from typing import Any
 from havre.dockerfile.instructions import Command, Run
 from havre.errors import Forbidden, InvalidInput
 
-NETWORK_HOST, SECURITY_INSECURE = "network.host", "security.insecure"
-KNOWN = (NETWORK_HOST, SECURITY_INSECURE)
-DEFAULT = frozenset((NETWORK_HOST,))
-_KEYS = {"network-host": NETWORK_HOST, "security-insecure": SECURITY_INSECURE}
+NETWORK_HOST, SECURITY_INSECURE, DEVICE = "network.host", "security.insecure", "device"
+KNOWN = (NETWORK_HOST, SECURITY_INSECURE, DEVICE)
+DEFAULT = frozenset((NETWORK_HOST, DEVICE))
+_KEYS = {"network-host": NETWORK_HOST, "security-insecure": SECURITY_INSECURE, "device": DEVICE}
 
 
 def parse_entitlements(builder: Mapping[str, Any]) -> frozenset[str]:
@@ -46,7 +47,8 @@ def parse_entitlements(builder: Mapping[str, Any]) -> frozenset[str]:
 
 def check_grants(granted: Collection[str], agreed: Collection[str]) -> None:
     """Raise `Forbidden` if a client grants its build an entitlement that the daemon does not grant."""
-    for name in sorted(granted):
+    for grant in sorted(granted):
+        name = DEVICE if grant.startswith(f"{DEVICE}=") else grant
         if name not in KNOWN:
             raise InvalidInput(f"unknown entitlement {name}", f"there are {_list(KNOWN)}")
         if name not in agreed:

@@ -24,8 +24,10 @@ from typing import Protocol
 
 from havre.aio import finish, in_thread, to_its_end
 from havre.builds.cachemounts import CacheMounts
+from havre.builds.devices import choose_devices, parse_device_grants
 from havre.builds.request import BuildRequest, ContextSource
 from havre.builds.trees import Tree
+from havre.containers.surroundings import cdi
 from havre.containers.surroundings.idranges import check_namespaces
 from havre.containers.surroundings.plan import plan_rlimits
 from havre.containers.surroundings.subpaths import Subpaths
@@ -83,18 +85,23 @@ class Remapping:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
-    """The place of a command: the step's mounted root file system, and a private directory for files to mount."""
+    """The place of a command: the step's mounted root file system, and a private directory for files to mount.
+
+    `devices` are the names of CDI devices.
+    """
 
     id: str
     rootfs: Path
     files: Path
     image: str = ""
+    devices: tuple[str, ...] = ()
 
 
 @dataclass
 class _Gathered:
-    """The mounts of a command for the OCI plan, and variables for its environment."""
+    """The mounts of a command for the OCI plan, variables for its environment, and what its CDI devices add."""
 
+    edits: cdi.Edits
     mounts: list[Mount] = field(default_factory=list)
     env: list[str] = field(default_factory=list)
 
@@ -113,8 +120,10 @@ class Runner:
         cgroup_parent: str,
         cgroupns: str,
         remapping: Remapping,
+        cdi_directories: Sequence[Path] = (),
     ) -> None:
         self._secrets = memory
+        self._cdi_directories = cdi_directories
         self._runtime = runtime
         self._networks = networks
         self._caches = caches
@@ -124,6 +133,13 @@ class Runner:
         self._cgroupns = cgroupns or (PRIVATE if runtime.host.cgroups.layout == "v2" else "")
         self._places = remapping.places
         self.ids = remapping.ids
+
+    async def devices_of(self, action: RunAction, request: BuildRequest) -> tuple[str, ...]:
+        """The CDI devices that the command gets. Raises `NotFound` or `Forbidden` for what the build may not have."""
+        if not action.devices:
+            return ()
+        known = await in_thread(cdi.known_devices, self._cdi_directories)
+        return choose_devices(action.devices, parse_device_grants(request.entitlements), known)
 
     async def run(
         self,
@@ -154,7 +170,8 @@ class Runner:
         network = action.network if action.network not in ("", "default") else request.network or "default"
         guest = self._guest(place, action, request, network)
         undo.push_async_callback(self._places.close, place.id)
-        gathered = _Gathered()
+        edits = await in_thread(cdi.resolve, place.devices, self._cdi_directories)
+        gathered = _Gathered(edits, [*edits.mounts], [*edits.env])
         for mount in action.mounts:
             await self._add_mount(mount, place, client, views, gathered, undo)
         gathered.mounts += [
@@ -186,6 +203,7 @@ class Runner:
     def _plan(
         self, action: RunAction, place: RunPlace, request: BuildRequest, gathered: _Gathered, sandbox: Sandbox
     ) -> ContainerPlan:
+        edits, user = gathered.edits, resolve_user(place.rootfs, action.user)
         env = dict(each.partition("=")[::2] for each in (*action.proxies, f"PATH={DEFAULT_PATH}", *action.env))
         env |= dict(each.partition("=")[::2] for each in gathered.env)
         return ContainerPlan(
@@ -193,9 +211,12 @@ class Runner:
             args=action.argv,
             env=tuple(f"{key}={value}" for key, value in env.items()),
             cwd=action.cwd,
-            user=resolve_user(place.rootfs, action.user),
+            user=replace(user, groups=(*user.groups, *edits.groups)),
             hostname="buildkitsandbox",
             mounts=tuple(sorted(gathered.mounts, key=lambda mount: mount.destination.count("/"))),
+            devices=edits.devices,
+            hooks=edits.hooks,
+            intel_rdt=edits.intel_rdt,
             network=HOST if sandbox.netns is None else str(sandbox.netns),
             user_namespace=str(user_namespace_at(sandbox.netns)) if self.ids and sandbox.netns else "",
             ids=self.ids,

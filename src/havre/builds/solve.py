@@ -116,18 +116,30 @@ class Builder:
         cgroupns: str = "",
         gc: GcPolicy | None = None,
         agreed: frozenset[str] = DEFAULT,
+        cdi_directories: Sequence[Path] = (),
     ) -> Builder:
         """Create the builder and remove what interrupted builds left behind.
 
         `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command uses them; `contexts`
         are clients' build contexts, which count as cache; `remapping` is the ID range of commands; `gc` limits the
-        cache; `agreed` are the entitlements that a client may grant.
+        cache; `agreed` are the entitlements that a client may grant; `cdi_directories` describe CDI devices.
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
         await in_thread(_prepare, scratch, memory)
         cache_mounts = CacheMounts(mounts)
         await in_thread(cache_mounts.sweep)
-        runner = Runner(runtime, networks, cache_mounts, memory, ulimits, seccomp, cgroup_parent, cgroupns, remapping)
+        runner = Runner(
+            runtime,
+            networks,
+            cache_mounts,
+            memory,
+            ulimits,
+            seccomp,
+            cgroup_parent,
+            cgroupns,
+            remapping,
+            cdi_directories,
+        )
         steps = Steps(storage, cache, runner)
         builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch, agreed)
         if gc is not None:

@@ -114,15 +114,17 @@ class Steps:
         request = scope.request
         shown = [mount for mount in action.mounts if mount.type == "bind"]
         seen = [await self._digest_of_bind(mount.from_, mount.source, scope) for mount in shown]
+        devices = await self._runner.devices_of(action, request)
         public = msgspec.to_builtins(replace(action, proxies=()))
-        key = key_of("run", below, public, seen, request.network, request.extra_hosts, scope.epoch)
+        extra = [devices] if public.pop("devices") else []  # steps without devices have the keys of older versions
+        key = key_of("run", below, public, seen, request.network, request.extra_hosts, scope.epoch, *extra)
 
         ids = self._runner.ids
 
         async def work(place: RunPlace) -> None:
             if scope.interpreter:
                 await in_thread(require_interpreter, place.rootfs, scope.interpreter)
-            await self._runner.run(action, place, request, scope.client, scope.views, output)
+            await self._runner.run(action, replace(place, devices=devices), request, scope.client, scope.views, output)
 
         return await self._once(key, description, scope, partial(self._make, key, below, description, scope, work, ids))
 

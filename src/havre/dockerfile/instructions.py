@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
+from havre.dockerfile.devices import RunDevice, parse_device
 from havre.dockerfile.mounts import RunMount, parse_mount
 from havre.dockerfile.syntax import DockerfileError, Heredoc, Instruction, nearest, parse_instruction
 from havre.dockerfile.words import split_raw
@@ -21,17 +23,18 @@ from havre.errors import InvalidInput
 from havre.golang.units import parse_duration
 from havre.wire.config import Healthcheck
 
+_T = TypeVar("_T")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
 _SHORTEST_NS = 10**6
 
 _FLAGS: Mapping[str, Sequence[str]] = {
     "FROM": ("platform",),
-    "RUN": ("mount", "network", "security"),
+    "RUN": ("mount", "network", "security", "device"),
     "COPY": ("from", "chown", "chmod", "link", "parents", "exclude"),
     "ADD": ("chown", "chmod", "link", "keep-git-dir", "checksum", "exclude", "unpack"),
     "HEALTHCHECK": ("interval", "timeout", "start-period", "start-interval", "retries"),
 }
-_REPEATED = ("mount", "exclude")
+_REPEATED = ("mount", "exclude", "device")
 _SWITCHES = ("link", "parents", "keep-git-dir", "unpack")
 
 
@@ -99,6 +102,7 @@ class Run(Command):
     mounts: tuple[RunMount, ...] = ()
     network: str = ""
     security: str = ""
+    devices: tuple[RunDevice, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,22 +293,28 @@ def _run(instruction: Instruction, flags: _Flags, escape: str) -> Command:
     ):
         if value and value not in known:
             raise DockerfileError(f"invalid {name} mode: {value}{nearest(value, known)}", needle=f"--{name}={value}")
-    mounts = []
-    for text in flags.get("mount", ()):
-        try:
-            mounts.append(parse_mount(text))
-        except InvalidInput as error:
-            raise DockerfileError(f"invalid mount: {error.message}", needle=text) from None
     return Run(
         line=instruction.line,
         original=instruction.original,
         argv=None if argv is None else tuple(argv),
         script=instruction.rest if argv is None else "",
         heredocs=instruction.heredocs,
-        mounts=tuple(mounts),
+        mounts=_each(flags, "mount", parse_mount),
         network=network,
         security=security,
+        devices=_each(flags, "device", parse_device),
     )
+
+
+def _each(flags: _Flags, name: str, parse: Callable[[str], _T]) -> tuple[_T, ...]:
+    """The values of a repeated flag."""
+    values = []
+    for text in flags.get(name, ()):
+        try:
+            values.append(parse(text))
+        except InvalidInput as error:
+            raise DockerfileError(f"invalid {name}: {error.message}", needle=text) from None
+    return tuple(values)
 
 
 def _copy(instruction: Instruction, flags: _Flags, escape: str) -> Command:

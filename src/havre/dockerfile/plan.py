@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 
 import msgspec
 
+from havre.dockerfile.devices import RunDevice
 from havre.dockerfile.graph import PROXY_ARGS, proxy_environment
 from havre.dockerfile.instructions import (
     Arg,
@@ -66,6 +67,7 @@ class RunAction:
     security: str = ""
     files: tuple[Heredoc, ...] = ()
     proxies: tuple[str, ...] = ()
+    devices: tuple[RunDevice, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +312,7 @@ class _Planner:
             mounts=tuple(self._mount(each) for each in command.mounts),
             network=command.network,
             security=command.security,
+            devices=command.devices,
             files=files,
             proxies=tuple(f"{key}={value}" for key, value in proxies.items()),
         )

@@ -9,18 +9,18 @@ import pytest
 from havre.builds.entitlements import DEFAULT, check_grants, parse_entitlements, require
 from havre.errors import Forbidden, InvalidInput
 
-HOST, INSECURE = "network.host", "security.insecure"
+HOST, INSECURE, DEVICE = "network.host", "security.insecure", "device"
 
 
 @pytest.mark.parametrize(
     ("builder", "agreed"),
     [
-        ({}, {HOST}),
-        ({"entitlements": {}}, {HOST}),
-        ({"entitlements": {"network-host": None}}, {HOST}),
-        ({"entitlements": {"network-host": False}}, set()),
-        ({"entitlements": {"security-insecure": True}}, {HOST, INSECURE}),
-        ({"entitlements": {"network-host": False, "security-insecure": True}}, {INSECURE}),
+        ({}, {HOST, DEVICE}),
+        ({"entitlements": {}}, {HOST, DEVICE}),
+        ({"entitlements": {"network-host": None}}, {HOST, DEVICE}),
+        ({"entitlements": {"network-host": False}}, {DEVICE}),
+        ({"entitlements": {"security-insecure": True}}, {HOST, INSECURE, DEVICE}),
+        ({"entitlements": {"network-host": False, "security-insecure": True, "device": False}}, {INSECURE}),
         ({"insecure-entitlements": []}, set()),
         ({"insecure-entitlements": [INSECURE]}, {INSECURE}),
         ({"insecure-entitlements": [INSECURE], "entitlements": {"security-insecure": False}}, set()),
@@ -34,7 +34,7 @@ def test_what_the_daemon_agrees_to(builder: dict[str, Any], agreed: set[str]) ->
     "builder",
     [
         {"entitlements": []},
-        {"entitlements": {"device": True}},
+        {"entitlements": {"devices": True}},
         {"entitlements": {"network-host": "yes"}},
         {"insecure-entitlements": "network.host"},
         {"insecure-entitlements": ["network"]},
@@ -46,7 +46,9 @@ def test_what_cannot_be_meant(builder: dict[str, Any]) -> None:
 
 
 def test_both_must_agree() -> None:
-    check_grants([HOST], DEFAULT)
+    check_grants([HOST, DEVICE, "device=vendor.com/class=name"], DEFAULT)
+    with pytest.raises(Forbidden, match=r"granting entitlement device is not allowed .*\"device\": true"):
+        check_grants(["device=vendor.com/class=name"], {HOST})
     with pytest.raises(Forbidden, match=r"granting entitlement security.insecure .*\"security-insecure\": true"):
         check_grants([HOST, INSECURE], DEFAULT)
     with pytest.raises(InvalidInput, match="unknown entitlement all"):

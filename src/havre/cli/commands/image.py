@@ -14,7 +14,7 @@ _PLATFORMS = Flag("platform", "", "list", "Platforms of the image to include (li
 COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
-        Flag("allow", "", "list", "Grant the build an entitlement (network.host, security.insecure)"),
+        Flag("allow", "", "list", "Grant the build an entitlement (network.host, security.insecure, device)"),
         Flag("annotation", "", "list", "Annotate the image in an archive (KEY=VALUE, index:KEY=VALUE)"),
         Flag("attest", "", "list", "An attestation (type=provenance,mode=max or type=sbom)"),
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),

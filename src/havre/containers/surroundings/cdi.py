@@ -76,6 +76,7 @@ class _Edits(msgspec.Struct, rename="camel"):
 class _Described(msgspec.Struct, rename="camel"):
     name: str
     container_edits: _Edits = msgspec.field(default_factory=_Edits)
+    annotations: dict[str, str | bool] = {}
 
 
 class _File(msgspec.Struct, rename="camel"):
@@ -83,6 +84,15 @@ class _File(msgspec.Struct, rename="camel"):
     cdi_version: str = ""
     devices: list[_Described] = []
     container_edits: _Edits = msgspec.field(default_factory=_Edits)
+    annotations: dict[str, str | bool] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDevice:
+    """A described device, `vendor.com/class=name`, with the annotations of its file and its own."""
+
+    name: str
+    annotations: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ def resolve(names: Sequence[str], directories: Sequence[Path]) -> Edits:
     """The edits of the devices `vendor/class=name`. Raises `Failed` for unknown devices and invalid descriptions."""
     if not names:
         return Edits()
-    files = {file.kind: file for directory in directories for file in _read_directory(directory)}
+    files = _read_files(directories)
     missing = [name for name in names if _find(name, files) is None]
     if missing:
         known = [f"{file.kind}={device.name}" for file in files.values() for device in file.devices]
@@ -115,6 +125,23 @@ def resolve(names: Sequence[str], directories: Sequence[Path]) -> Edits:
             edits.append(file.container_edits)
         edits.extend(device.container_edits for device in (_find(name, files),) if device)
     return _combine(edits)
+
+
+def known_devices(directories: Sequence[Path]) -> list[KnownDevice]:
+    """All devices that `resolve` would find, by name. Raises `Failed` for a description that cannot be read."""
+    return sorted(
+        (
+            KnownDevice(f"{file.kind}={device.name}", _texts({**file.annotations, **device.annotations}))
+            for file in _read_files(directories).values()
+            for device in file.devices
+        ),
+        key=lambda device: device.name,
+    )
+
+
+def _texts(annotations: Mapping[str, str | bool]) -> dict[str, str]:
+    """Annotations as texts; in YAML `true` without quotes is a truth value."""
+    return {name: value if isinstance(value, str) else str(value).lower() for name, value in annotations.items()}
 
 
 def list_devices(directories: Sequence[Path]) -> tuple[list[str], list[str]]:
@@ -136,6 +163,11 @@ def _find(name: str, files: dict[str, _File]) -> _Described | None:
     kind, _, wanted = name.partition("=")
     devices = files[kind].devices if kind in files else []
     return next((device for device in devices if device.name == wanted), None)
+
+
+def _read_files(directories: Sequence[Path]) -> dict[str, _File]:
+    """The descriptions by kind."""
+    return {file.kind: file for directory in directories for file in _read_directory(directory)}
 
 
 def _read_directory(directory: Path) -> Iterator[_File]:
