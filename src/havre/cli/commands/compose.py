@@ -147,6 +147,7 @@ COMMANDS = (
     )),
     Command("cp", "[OPTIONS] SERVICE:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- SERVICE:DEST_PATH",
             "Copy files or folders between a service's container and the local filesystem", "compose.run:cp", (2, 2), (
+        Flag("all", "", "", "Include containers that the run command created"),
         Flag("archive", "a", "", "Archive mode (keep owner and group IDs)"),
         _DRY,
         Flag("follow-link", "L", "", "Follow symbolic links in SRC_PATH"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posix
 import shlex
+import sys
 
 from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
@@ -66,22 +67,51 @@ def attach(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def cp(session: Session, options: Options, arguments: list[str]) -> int:
-    """Copy between a service's container and the local file system."""
+    """Copy from a service's first container, or to all of them; --index names one."""
     from havre.cli.copy import cp as container_cp
+    from havre.cli.copy import split_path
 
+    (source, source_path), (target, target_path) = (split_path(argument) for argument in arguments)
+    if source and target:
+        raise StatusError(1, "copying between services is not supported")
+    if not source and not target:
+        raise StatusError(1, "unknown copy direction: one path must be SERVICE:PATH")
     stage = Stage(session, options)
-    places = []
-    for place in arguments:
-        service, colon, path = place.partition(":")
-        if not colon or service.startswith((".", "/")):
-            places.append(place)
-            continue
-        places.append(f"{stage.container(service, options.index, all=True).id}:{path}")
+    containers = _copied(stage, options, source or target)
+    if source:
+        pairs = [[f"{containers[0].id}:{source_path}", target_path]]
+    else:
+        pairs = [[source_path, f"{container.id}:{target_path}"] for container in containers]
     if stage.dry_run:
-        print(f"cp {' '.join(places)}")
+        sys.stdout.write("".join(f"cp {' '.join(pair)}\n" for pair in pairs))
         return 0
+    if len(pairs) > 1 and source_path == "-":
+        _keep_stdin()
     wanted = _plain(archive=options.archive, follow_link=options.follow_link, quiet=False)
-    return container_cp(session, wanted, places)
+    for pair in pairs:
+        if len(pairs) > 1 and source_path == "-":
+            os.lseek(0, 0, os.SEEK_SET)
+        container_cp(session, wanted, pair)
+    return 0
+
+
+def _copied(stage: Stage, options: Options, service: str) -> list[Container]:
+    if options.index:
+        return [stage.container(service, options.index, all=True)]
+    if found := stage.containers([service], one_off=options.all):
+        return found
+    raise StatusError(1, f'no container found for service "{service}"')
+
+
+def _keep_stdin() -> None:
+    """Replace STDIN by a file with its content, which can be read once for each container."""
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        os.dup2(file.fileno(), 0)
 
 
 def run(session: Session, options: Options, arguments: list[str]) -> int:
