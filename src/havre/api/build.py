@@ -87,12 +87,19 @@ def _present_result(result: BuildResult) -> dict[str, Any]:
 
 
 async def _check(call: Call) -> web.StreamResponse:
-    """Havre's own: run the build checks of a `POST /build`, and stream the report."""
-    request = decode_request(call)
+    """Havre's own: run the build checks of a `POST /build`, or answer its query's `call`, and stream the report."""
+    request, asked, builder = decode_request(call), call.text("call"), call.services.builder
+    if asked not in ("", "check", "outline", "targets"):
+        raise InvalidInput(f"invalid call: {asked}", "expected check, outline or targets")
 
     async def work(progress: Progress) -> None:
         async with _context_of(call, request, progress) as context:
-            report = await call.services.builder.check(request, context)
+            if asked in ("outline", "targets"):
+                answer = await (builder.outline if asked == "outline" else builder.targets)(request, context)
+                progress(ProgressLine(stream=answer.text))
+                progress(ProgressLine(aux={"Report": msgspec.json.decode(answer.document)}))
+                return
+            report = await builder.check(request, context)
             progress(ProgressLine(stream=report.text()))
             progress(ProgressLine(aux={"Warnings": len(report.findings), "Error": report.error}))
 

@@ -39,8 +39,9 @@ from havre.builds.steps import Fresh, Steps
 from havre.builds.uploads import dockerfile_places
 from havre.builds.wanted import EVERYTHING, triggers_here, wanted_of
 from havre.dockerfile.checks import CheckReport, LintViolation, policy_of
-from havre.dockerfile.graph import plan_graph
+from havre.dockerfile.graph import SCRATCH, plan_graph
 from havre.dockerfile.ignore import has_wildcards
+from havre.dockerfile.outline import Report, list_targets, render_outline
 from havre.dockerfile.syntax import DockerfileError, parse_dockerfile
 from havre.errors import Conflict, HavreError
 from havre.images.deletion import Prunable
@@ -377,6 +378,26 @@ class Builder:
         except DockerfileError as error:
             return CheckReport(source.name, source.data, (), error.problem, error.line, lines)
         return CheckReport(source.name, source.data, tuple(found), lines=lines)
+
+    async def outline(self, request: BuildRequest, context: ContextSource) -> Report:
+        """The parameters of the requested target; nothing is pulled or run."""
+        source = await context.dockerfile(request.dockerfile)
+        dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
+        wanted = _platform(request)
+        graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, wanted, _own_platform())
+        bases = {}
+        for stage in (graph.stages[index] for index in graph.needed):
+            if stage.base not in ("", SCRATCH):
+                found = await self._look_up(request, context, stage.base, stage.platform or request.platform)
+                env = found[0].env if found else None
+                bases[stage.index] = dict(each.partition("=")[::2] for each in env or ())
+        return await in_thread(render_outline, dockerfile, graph, source.data, request.build_args, bases)
+
+    async def targets(self, request: BuildRequest, context: ContextSource) -> Report:
+        """The stages of a Dockerfile."""
+        source = await context.dockerfile(request.dockerfile)
+        dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
+        return await in_thread(list_targets, dockerfile, source.data)
 
     async def wanted(self, request: BuildRequest, text: bytes, names: Collection[str]) -> dict[str, list[str]]:
         """Paths of the contexts `names` that a build of this Dockerfile may read; a missing context is needed whole."""

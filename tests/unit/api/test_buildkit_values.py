@@ -85,7 +85,6 @@ def test_options_that_name_things() -> None:
     ("frontend", "attrs", "told"),
     [
         ("gateway.v0", {"source": "docker/dockerfile:1"}, "docker/dockerfile:1"),
-        (FRONTEND, {"requestid": "frontend.outline"}, "frontend.outline"),
         (FRONTEND, {"attest:other": ""}, "other"),
         (FRONTEND, {"context": "ftp://example.com/x"}, "ftp://example.com/x"),
         (FRONTEND, {"context:x": "oci-layout://y"}, "oci-layout://y"),

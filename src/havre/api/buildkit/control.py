@@ -28,12 +28,13 @@ from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
 from havre.api.buildkit.jobs import Job, Jobs
 from havre.api.buildkit.llb import CAPABILITIES as SOURCE_CAPABILITIES
 from havre.api.buildkit.llb import Source, read_source
-from havre.api.buildkit.options import LINT, CacheExports, Options, parse_cache, parse_options
+from havre.api.buildkit.options import CacheExports, Options, parse_cache, parse_options
 from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Sessions
 from havre.api.buildkit.source import SessionSource
 from havre.api.buildkit.sources import SourceFiles
 from havre.api.buildkit.status import timestamp
+from havre.api.buildkit.subrequests import answer
 from havre.builds.cache import CacheRecord
 from havre.builds.contexts import Contexts
 from havre.builds.outputs import Outputs
@@ -112,6 +113,8 @@ class Control:
         exports, caches = _exports_of(request), _caches_of(request)
         if request.definition is not None:
             raise _no_definitions()
+        if request.frontend_attrs.get("requestid"):
+            raise Unsupported("subrequests by Control.Solve are not supported", "ask by LLBBridge.Solve")
         if request.frontend:
             result: BuildResult | None = await self._build(job, request.frontend, request.frontend_attrs)
         else:
@@ -145,15 +148,16 @@ class Control:
             return None
         return await session_credentials(await self._sessions.find(session_id), registry)
 
-    async def _check(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> m.Result:
-        """The findings of the build checks instead of a build; `frontend.lint` of BuildKit's Dockerfile frontend."""
+    async def _answer(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> m.Result:
+        """The answer to a question about the Dockerfile, instead of a build."""
         request = await job.request()
         options = parse_options(frontend, attrs, ref=request.ref, tags=(), store=False, entitlements=())
         async with AsyncExitStack() as stack:
             source = SessionSource(self._sessions, request.session, options, self._contexts, stack, job.status.progress)
-            report = await self._builder.check(options.request, source)
-        told = {"result.json": report.document(), "result.txt": report.text().encode(), "version": b"1.0.0"}
-        return m.Result(metadata={**told, "result.statuscode": b"1" if report.failed else b"0"})
+            try:
+                return m.Result(metadata=await answer(attrs["requestid"], self._builder, options.request, source))
+            except HavreError as error:
+                raise _located(error, source.text) from error
 
     async def _build(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> BuildResult:
         request = await job.request()
@@ -239,8 +243,8 @@ class Control:
         if not request.frontend:
             return m.BridgeSolveResponse(m.Result())
         with self._jobs.using(_build_id(metadata)) as job, job.building():
-            if request.frontend_opt.get("requestid") == LINT:
-                return m.BridgeSolveResponse(await self._check(job, request.frontend, request.frontend_opt))
+            if request.frontend_opt.get("requestid"):
+                return m.BridgeSolveResponse(await self._answer(job, request.frontend, request.frontend_opt))
             result = await self._build(job, request.frontend, request.frontend_opt)
             return m.BridgeSolveResponse(m.Result(m.Ref(job.add_result(result))))
 

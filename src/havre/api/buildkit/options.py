@@ -26,7 +26,6 @@ from havre.wire.config import Ulimit
 from havre.wire.queries import parse_bool
 
 FRONTEND = "dockerfile.v0"
-LINT = "frontend.lint"  # the subrequest for build checks
 _NETWORKS = ("", "default", "sandbox", "host", "none")
 _LOCAL = "local:"
 UPLOAD = "http://buildkit-session/"  # prefix by which clients name a tar sent over the session
@@ -78,7 +77,6 @@ def parse_options(
             f"the frontend {attrs.get('source') or frontend or 'of a low-level definition'} is not supported",
             "havre reads Dockerfiles itself; remove BUILDKIT_SYNTAX",
         )
-    _refuse_the_impossible(attrs)
     named, local, remotes = _contexts(attrs)
     remote = attrs.get("context", "")
     if remote and not _is_remote(remote):
@@ -118,11 +116,6 @@ def parse_options(
 
 def _is_remote(context: str) -> bool:
     return context.startswith(("http://", "https://")) or parse_git_address(context) is not None
-
-
-def _refuse_the_impossible(attrs: Mapping[str, str]) -> None:
-    if (request := attrs.get("requestid", "")) not in ("", LINT):
-        raise Unsupported(f"subrequest {request} is not supported", "leave out --print or --call")
 
 
 def _contexts(attrs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
