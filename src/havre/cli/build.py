@@ -29,7 +29,7 @@ from havre.visible import Drawn, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -60,7 +60,9 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     source = _source(arguments[0], options, query)
     credentials = registry_config(session.config)
     if options.check:
-        return _check(session.client.messages(send_tar(session.client, "/build/check", query, source, credentials)))
+        return report_checks(
+            session.client.messages(send_tar(session.client, "/build/check", query, source, credentials))
+        )
     _write_id(options.iidfile, "")
     steps = Steps()
     if takes_lists(session.client):
@@ -239,7 +241,7 @@ def _canonical(name: str) -> str:
     return f"{registry}/{path}" + ("" if has_tag(name) else ":latest")
 
 
-def _check(messages: Iterator[dict[str, Any]]) -> int:
+def report_checks(messages: Iterator[dict[str, Any]]) -> int:
     """Print the warnings of the build checks; 1 if there are any. dockerd's classic endpoint does not support them."""
     text = ""
     found: dict[str, Any] = {}
@@ -254,12 +256,11 @@ def _check(messages: Iterator[dict[str, Any]]) -> int:
     return 1 if count else 0
 
 
-def _attestations(options: Options) -> dict[str, str]:
-    """The attestations by kind with their settings, in BuildKit's form."""
-    shorthands = {"provenance": options.provenance, "sbom": options.sbom}
-    given = [f"type={kind},{text}" for kind, text in shorthands.items() if text]
+def attestations(texts: Iterable[str], provenance: str, sbom: str) -> dict[str, str]:
+    """The attestations by kind with their settings, in BuildKit's form, of `--attest` and its two short forms."""
+    given = [f"type={kind},{text}" for kind, text in (("provenance", provenance), ("sbom", sbom)) if text]
     wanted = {}
-    for text in (*options.attest, *given):
+    for text in (*texts, *given):
         fields = [field for field in text.split(",") if field]
         kinds = [field.removeprefix("type=") for field in fields if field.startswith("type=")]
         if len(kinds) != 1:
@@ -298,7 +299,7 @@ def build_query(options: Options, proxies: dict[str, str] | None = None) -> Quer
         "cachefrom": options.cache_from,
         "ulimits": options.ulimit,
         "nocachefilter": filtered,
-        "attestations": _attestations(options),
+        "attestations": attestations(options.attest, options.provenance, options.sbom),
     }
     query |= {name: text for name, text in texts.items() if text}
     query |= {name: str(number) for name, number in numbers.items() if number}

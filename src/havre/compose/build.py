@@ -25,20 +25,24 @@ from havre.client.api import Client
 from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext
 from havre.client.buildsend import is_remote, read_secret, send_list, send_tar, takes_lists
-from havre.compose import COMPOSE_VERSION
-from havre.compose import labels as label
+from havre.client.http import Response
+from havre.compose.labels import build_labels
 from havre.compose.project import Project, image_of
 from havre.compose.request import ulimit
 from havre.compose.steps import Build
 from havre.errors import Failed, InvalidInput, Unsupported
 from havre.golang.jsontext import encode
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from havre.client.api import Query
+
 Tell = Callable[[list[str], list[str]], None]
 """Called with progress: the running steps, and new output, one line each."""
 Unpack = Callable[[Iterator[bytes], str], None]
 """Unpacks the archive of an OCI layout into a directory."""
 
-_HAVRE_ONLY = ("additional_contexts", "entitlements", "privileged", "secrets", "ssh")
+_HAVRE_ONLY = ("additional_contexts", "entitlements", "no_cache_filter", "privileged", "secrets", "ssh")
 _CACHES = ("inline", "local", "registry")
 _SHOWN, _KEPT = 4, 20  # running steps shown, and lines of output quoted in an error
 _TICK_S = 0.1
@@ -58,13 +62,7 @@ def build_image(client: Client, wanted: Build, means: Means, tell: Tell) -> None
     """Build. Raises Failed with the end of the builder's output, InvalidInput, Unsupported."""
     build = wanted.project.services[wanted.key]["build"]
     native = takes_lists(client)
-    query = build_query(wanted, native=native, proxies=client.proxies)
-    source = None
-    if is_remote(build["context"]):
-        query |= {"remote": build["context"], "dockerfile": build.get("dockerfile", "")}
-    else:
-        source = _directory(build)
-        query["dockerfile"] = source.dockerfile
+    query, source = _request(wanted, client, native=native)
     if not native:
         _follow(client.messages(send_tar(client, "/build", query, source, means.credentials)), tell)
         return
@@ -77,6 +75,22 @@ def build_image(client: Client, wanted: Build, means: Means, tell: Tell) -> None
         built = _follow(sent, tell)
     for directory, asked in caches.exports(built.get("Caches") or {}):
         means.unpack(client.call("POST", "/build/export", body=asked).chunks(), directory)
+
+
+def check_build(client: Client, wanted: Build, credentials: str) -> Response:
+    """Have havre's daemon check a service's Dockerfile. Raises InvalidInput."""
+    query, source = _request(wanted, client, native=True)
+    return send_tar(client, "/build/check", query, source, credentials)
+
+
+def _request(wanted: Build, client: Client, *, native: bool) -> tuple[Query, DirectoryContext | None]:
+    """The query of a build, and the context to send: None for one that the engine fetches."""
+    build = wanted.project.services[wanted.key]["build"]
+    query = build_query(wanted, native=native, proxies=client.proxies)
+    if is_remote(build["context"]):
+        return query | {"remote": build["context"], "dockerfile": build.get("dockerfile", "")}, None
+    source = _directory(build)
+    return query | {"dockerfile": source.dockerfile}, source
 
 
 def _agents(wanted: Build, means: Means, query: dict[str, str | list[str]]) -> AbstractContextManager[object]:
@@ -140,7 +154,7 @@ def unsupported(client: Client, builds: Iterable[Build]) -> Iterator[str]:
     native = takes_lists(client)
     for wanted in builds:
         build = wanted.project.services[wanted.key]["build"]
-        given = {**build, **({"ssh": wanted.ssh} if wanted.ssh else {})}
+        given = {**build, **wanted.attestations, **({"ssh": wanted.ssh} if wanted.ssh else {})}
         if keys := ignored(given, native=native, all_platforms=wanted.all_platforms):
             yield f"service {wanted.key} is built without {keys}: this engine's builder does not support it"
 
@@ -148,6 +162,7 @@ def unsupported(client: Client, builds: Iterable[Build]) -> Iterator[str]:
 def ignored(build: dict[str, Any], *, native: bool, all_platforms: bool = False) -> str:
     """The keys of `build` that are set and not supported by the engine; `native` means havre's daemon."""
     given = [key for key in _HAVRE_ONLY if build.get(key) and not native]
+    given += [key for key in ("provenance", "sbom") if build.get(key, "false") != "false" and not native]
     for key in ("cache_from", "cache_to") if native else ("cache_to",):
         given += [f"{key} {text}" for text in build.get(key, ()) if not (native and is_cache(text))]
     if not native:
@@ -184,31 +199,29 @@ def _directory(build: dict[str, Any]) -> DirectoryContext:
     return DirectoryContext(context, path)
 
 
-def build_query(wanted: Build, *, native: bool, proxies: dict[str, str] | None = None) -> dict[str, str | list[str]]:
+def build_query(wanted: Build, *, native: bool, proxies: dict[str, str] | None = None) -> Query:
     """The request's query; `native` for havre's daemon."""
     project = wanted.project
     service = project.services[wanted.key]
     build = service["build"]
-    said = {name: value for name, value in build.get("args", {}).items() if value is not None}
-    arguments = {**(proxies or {}), **said}
-    for text in wanted.args:
-        name, equals, value = text.partition("=")
-        arguments[name] = value if equals else project.variables.get(name, "")
-    own = {label.PROJECT: project.name, label.SERVICE: wanted.key, label.VERSION: COMPOSE_VERSION}
-    query: dict[str, str | list[str]] = {
+    query: Query = {
         "t": [wanted.image, *build.get("tags", ())],
         "rm": "1",
         "forcerm": "1",
-        "labels": encode({**build.get("labels", {}), **own}),
+        "labels": encode(build_labels(project, wanted.key)),
     }
-    if arguments:
-        query["buildargs"] = encode(arguments)
+    if given := {**(proxies or {}), **arguments(wanted)}:
+        query["buildargs"] = encode(given)
     images = [image for text in build.get("cache_from", ()) if (image := cache_image(text))]
     if images and not native:
         query["cachefrom"] = encode(images)
     granted = [*build.get("entitlements", ()), *(["security.insecure"] if build.get("privileged") else ())]
     if granted and native:
         query["allow"] = granted
+    if native and (attestations := attestations_of(wanted)):
+        query["attestations"] = encode(attestations)
+    if native and build.get("no_cache_filter"):
+        query["nocachefilter"] = encode(build["no_cache_filter"])
     if build.get("extra_hosts"):
         query["extrahosts"] = [f"{host}:{ip}" for host, ips in build["extra_hosts"].items() for ip in ips]
     if build.get("ulimits"):
@@ -224,6 +237,24 @@ def build_query(wanted: Build, *, native: bool, proxies: dict[str, str] | None =
     texts = {"target": build.get("target"), "networkmode": build.get("network"), "platform": platform}
     sizes = {"shmsize": build.get("shm_size"), "memory": wanted.memory}
     return query | {name: str(value) for name, value in (texts | sizes).items() if value}
+
+
+def arguments(wanted: Build) -> dict[str, str]:
+    """The build's arguments that have a value; those of the command line win."""
+    project = wanted.project
+    given = project.services[wanted.key]["build"].get("args", {})
+    values = {name: value for name, value in given.items() if value is not None}
+    for text in wanted.args:
+        name, equals, value = text.partition("=")
+        values[name] = value if equals else project.variables.get(name, "")
+    return values
+
+
+def attestations_of(wanted: Build) -> dict[str, str]:
+    """The build's attestations by kind, each with its settings; those of the command line win."""
+    build = wanted.project.services[wanted.key]["build"]
+    given = {kind: text for kind in ("provenance", "sbom") if (text := build.get(kind, "false")) != "false"}
+    return {kind: "" if text == "true" else text for kind, text in given.items()} | dict(wanted.attestations)
 
 
 def cache_image(text: str) -> str:

@@ -170,6 +170,8 @@ class _Run:
             while crew.busy:
                 news = crew.take()
                 if not news.over:
+                    if not news.step.doing:
+                        continue
                     self._view.tick(news.step.subject, news.lines, news.said)
                     continue
                 self._end(news.step, news.status, news.error)

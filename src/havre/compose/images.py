@@ -19,11 +19,14 @@ POLICIES = ("policy", "always", "missing", "never", "build", "if_not_present")
 
 
 class ImageOptions(NamedTuple):
-    """`pull` is one of POLICIES, `build` builds everything that can be built, `no_build` builds nothing."""
+    """`pull` is one of POLICIES, `build` builds everything that can be built, `no_build` builds nothing, `quiet_build`
+    builds without showing progress.
+    """
 
     pull: str = "policy"
     build: bool = False
     no_build: bool = False
+    quiet_build: bool = False
 
 
 def plan_images(project: Project, present: Collection[str], options: ImageOptions) -> list[Step]:
@@ -42,7 +45,10 @@ def plan_images(project: Project, present: Collection[str], options: ImageOption
         elif policy == "always" or (policy in ("missing", "if_not_present") and not here and "build" not in service):
             action = Pull(image, service.get("platform", ""))
             steps.setdefault(image, Step(f"pull {image}", f"Image {image}", "Pulling", "Pulled", action))
-    return list((steps | build_steps(project, built.values(), set(present) - set(built))).values())
+    builds = build_steps(project, built.values(), set(present) - set(built))
+    if options.quiet_build:
+        builds = {image: step._replace(doing="", done="") for image, step in builds.items()}
+    return list((steps | builds).values())
 
 
 def _builds(service: Service, policy: str, *, here: bool, options: ImageOptions) -> bool:

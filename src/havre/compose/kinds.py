@@ -168,6 +168,16 @@ class Loose(Kind):
     takes: tuple[type, ...] = (str, int, float)
 
 
+class Switch(Kind):
+    """true or false, or settings as text; stored as text."""
+
+    expected = "true, false or settings as text"
+    takes: tuple[type, ...] = (bool, str)
+
+    def read(self, value: Any) -> Any:
+        return go_text(value)
+
+
 class Count(Loose):
     """A number of devices, or `all`, which is -1."""
 

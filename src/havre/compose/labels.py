@@ -56,6 +56,12 @@ def resource_labels(project: Project, key: str, label: str, own: dict[str, str])
     return {**own, label: key, PROJECT: project.name, VERSION: COMPOSE_VERSION}
 
 
+def build_labels(project: Project, name: str) -> dict[str, str]:
+    """All labels of the image that a service builds."""
+    own = {PROJECT: project.name, SERVICE: name, VERSION: COMPOSE_VERSION}
+    return {**project.services[name]["build"].get("labels", {}), **own}
+
+
 def parse_dependencies(text: str) -> dict[str, dict[str, Any]]:
     """The dependencies in a container's label."""
     result = {}

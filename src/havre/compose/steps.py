@@ -86,13 +86,16 @@ class Build(NamedTuple):
     ssh: tuple[str, ...] = ()
     all_platforms: bool = False
     memory: int = 0
+    attestations: Mapping[str, str] = {}
 
 
 Action = Call | Create | Await | Execute | Pull | Push | Build
 
 
 class Step(NamedTuple):
-    """An action on `subject`, shown as `doing` and then `done`; without an action it only shows a state."""
+    """An action on `subject`, shown as `doing` and then `done`; without an action it only shows a state, without texts
+    nothing but its failure.
+    """
 
     key: str
     subject: str

@@ -22,6 +22,11 @@ FLAGS = (
 _DRY = Flag("dry-run", "", "", "Print the steps without executing them")
 _TIMEOUT = Flag("timeout", "t", "int", "Seconds to wait before killing a container")
 _INDEX = Flag("index", "", "int", "Index of the container if the service has several")
+_QUIET_BUILD = Flag("quiet-build", "", "", "Build without printing progress information")
+_WAITING = (
+    Flag("wait", "", "", "Wait until containers run or are healthy; implies --detach"),
+    Flag("wait-timeout", "", "int", "Maximum seconds to wait"),
+)
 _SERVICES = "[OPTIONS] [SERVICE...]"
 _FORM = Flag("format", "", "string", 'Output format ("table", "json")', "table")
 
@@ -35,16 +40,21 @@ _CREATION = (
     Flag("quiet-pull", "", "", "Pull without printing progress information"),
     Flag("remove-orphans", "", "", "Remove containers of services that the files do not define"),
     Flag("scale", "", "list", "Number of containers of a service, as SERVICE=NUMBER"),
+    Flag("yes", "y", "", "Accepted for compatibility: nothing is asked"),
 )
 
 COMMANDS = (
     Command("config convert", _SERVICES, "Parse, resolve and print Compose files in canonical form",
             "compose.config:config", (0, None), (
         _DRY,
+        Flag("environment", "", "", "Print the variables that interpolation uses"),
         Flag("format", "", "string", "Output format (yaml, json)", "yaml"),
         Flag("hash", "", "string", "Print the hashes of services' configurations, one per line"),
         Flag("images", "", "", "Print the names of images, one per line"),
+        Flag("lock-image-digests", "", "", "Print an override file with the digests of images"),
+        Flag("networks", "", "", "Print the names of networks, one per line"),
         Flag("no-consistency", "", "", "Do not check model consistency"),
+        Flag("no-env-resolution", "", "", "Do not read services' files of variables"),
         Flag("no-interpolate", "", "", "Do not interpolate variables"),
         Flag("no-normalize", "", "", "Do not add defaults and implied values"),
         Flag("no-path-resolution", "", "", "Do not resolve file paths"),
@@ -84,12 +94,13 @@ COMMANDS = (
     )),
     Command("scale", "[SERVICE=REPLICAS...]", "Set how many containers services have", "compose.up:scale", (1, None),
             (_DRY, Flag("no-deps", "", "", "Do not start dependencies"))),
-    Command("start", "[SERVICE...]", "Start services", "compose.down:start", (0, None), (_DRY,)),
+    Command("start", "[SERVICE...]", "Start services", "compose.down:start", (0, None), (_DRY, *_WAITING)),
     Command("stop", _SERVICES, "Stop services", "compose.down:stop", (0, None), (_DRY, _TIMEOUT)),
     Command("unpause", "[SERVICE...]", "Unpause services", "compose.down:unpause", (0, None), (_DRY,)),
     Command("up", _SERVICES, "Create and start containers", "compose.up:up", (0, None), (
         *_CREATION,
         Flag("abort-on-container-exit", "", "", "Stop all containers when one ends"),
+        Flag("abort-on-container-failure", "", "", "Stop all containers when one ends with another code than 0"),
         Flag("always-recreate-deps", "", "", "Recreate dependent containers"),
         Flag("attach", "", "list", "Only attach to these services"),
         Flag("attach-dependencies", "", "", "Also attach to dependencies"),
@@ -101,18 +112,19 @@ COMMANDS = (
         Flag("no-deps", "", "", "Do not start dependencies"),
         Flag("no-log-prefix", "", "", "Do not print prefix in logs"),
         Flag("no-start", "", "", "Create containers without starting them"),
+        _QUIET_BUILD,
         Flag("renew-anon-volumes", "V", "", "Recreate anonymous volumes instead of taking them over"),
         Flag("rollout", "", "", "Replace containers one by one, each when its successor is healthy"),
         _TIMEOUT,
         Flag("timestamps", "", "", "Show timestamps"),
-        Flag("wait", "", "", "Wait until containers run or are healthy; implies --detach"),
-        Flag("wait-timeout", "", "int", "Maximum seconds to wait"),
+        *_WAITING,
         Flag("watch", "w", "", "Sync changed files into containers, or rebuild images"),
     )),
     Command("watch", "[SERVICE...]", "Sync changed files into containers, or rebuild images",
             "compose.watch:watch", (0, None), (
         _DRY,
         Flag("no-up", "", "", "Do not build and start services before watching"),
+        Flag("prune", "", "", "Remove images that a rebuild replaced", True),
         Flag("quiet", "", "", "Hide the output of builds"),
     )),
     Command("alpha", "viz [OPTIONS]", "Print the graph of services, in the DOT language", "compose.look:alpha", (1, 2),
@@ -136,12 +148,16 @@ COMMANDS = (
     Command("build", _SERVICES, "Build the images of services", "compose.transfer:build", (0, None), (
         Flag("build-arg", "", "list", "Set variables of the build"),
         Flag("builder", "", "string", "Accepted for compatibility, without effect"),
+        Flag("check", "", "", "Check the Dockerfiles, build nothing"),
         _DRY,
         Flag("memory", "m", "bytes", "Memory limit of the build's containers"),
         Flag("no-cache", "", "", "Do not use cache when building the image"),
+        Flag("print", "", "", "Print the equivalent bake file, build nothing"),
+        Flag("provenance", "", "string", "Attest the results' provenance (true, mode=max, version=v1)"),
         Flag("pull", "", "", "Always attempt to pull a newer version of the image"),
         Flag("push", "", "", "Push service images"),
         Flag("quiet", "q", "", "Suppress progress output"),
+        Flag("sbom", "", "string", "Attest the packages in the results (true)"),
         Flag("ssh", "", "list", "SSH agents for the builds, in place of the files' (default, ID=SOCKET, ID=KEY)"),
         Flag("with-dependencies", "", "", "Also build dependencies"),
     )),
@@ -154,7 +170,9 @@ COMMANDS = (
         _INDEX,
     )),
     Command("events", _SERVICES, "Get the events of containers as they happen", "compose.look:events", (0, None),
-            (_DRY, Flag("json", "", "", "Print JSON, one object per line"))),
+            (_DRY, Flag("json", "", "", "Print JSON, one object per line"),
+             Flag("since", "", "string", "Show events since a time or relative time"),
+             Flag("until", "", "string", "End at a time or relative time"))),
     Command("exec", "[OPTIONS] SERVICE COMMAND [ARGS...]", "Execute a command in a running container",
             "compose.run:exec_", (2, None), (
         Flag("detach", "d", "", "Run the command in the background"),
@@ -162,7 +180,8 @@ COMMANDS = (
         Flag("env", "e", "list", "Set environment variables", check="check_env"),
         _INDEX,
         Flag("interactive", "i", "", "Keep STDIN open", True, hidden=True),
-        Flag("no-TTY", "T", "", "Disable pseudo-TTY allocation"),
+        Flag("no-tty", "T", "", "Disable pseudo-TTY allocation"),
+        Flag("no-TTY", "", "", "As --no-tty", hidden=True),
         Flag("privileged", "", "", "Give the command extended privileges"),
         Flag("tty", "t", "", "Allocate a pseudo-TTY", True, hidden=True),
         Flag("user", "u", "string", "User to run the command as"),
@@ -226,12 +245,17 @@ COMMANDS = (
         _DRY,
         Flag("entrypoint", "", "string", "Override the image's entrypoint"),
         Flag("env", "e", "list", "Set environment variables"),
+        Flag("env-from-file", "", "list", "Set environment variables from this file; --env wins"),
         Flag("interactive", "i", "", "Keep STDIN open", True),
         Flag("label", "l", "list", "Add labels"),
         Flag("name", "", "string", "Name of the container"),
-        Flag("no-TTY", "T", "", "Disable pseudo-TTY allocation"),
+        Flag("no-tty", "T", "", "Disable pseudo-TTY allocation"),
+        Flag("no-TTY", "", "", "As --no-tty", hidden=True),
         Flag("no-deps", "", "", "Do not start linked services"),
         Flag("publish", "p", "list", "Publish ports"),
+        Flag("pull", "", "string", 'When to pull the image ("always"|"missing"|"never")', "policy"),
+        Flag("quiet", "q", "", "Print no progress"),
+        _QUIET_BUILD,
         Flag("quiet-pull", "", "", "Pull without printing progress information"),
         Flag("remove-orphans", "", "", "Remove containers of services that the files do not define"),
         Flag("rm", "", "", "Remove the container after it has exited"),

@@ -40,7 +40,8 @@ class Attached:
     def __init__(self, stage: Stage, project: Project, options: Options, services: list[str]) -> None:
         self._stage = stage
         self._project = project
-        self._abort = options.abort_on_container_exit or bool(options.exit_code_from)
+        self._failures_only = options.abort_on_container_failure
+        self._abort = options.abort_on_container_exit or self._failures_only or bool(options.exit_code_from)
         self._code_from = options.exit_code_from
         if self._code_from:
             project.service(self._code_from)
@@ -182,10 +183,10 @@ class Attached:
             self._printer.say(f"{name} exited with code {code}")
         if not self._restarts(identifier):
             self._alive.discard(identifier)
-        if self._abort and not self._stopping:
+        if self._abort and not self._stopping and (code or not self._failures_only):
             if self._code is None and self._code_from in ("", service):
                 self._code = code
-            self._printer.say("Aborting on container exit...")
+            self._printer.say(f"Aborting on container {'failure' if self._failures_only else 'exit'}...")
             self._stopping = True
             threading.Thread(target=self._begin, args=(self._stop,), daemon=True).start()
         elif self._abort and self._code is None and service == self._code_from:

@@ -11,7 +11,7 @@ from havre.cli.parser import StatusError
 from havre.cli.pull import registry_headers
 from havre.compose import yamlwrite
 from havre.compose.load import Loader
-from havre.compose.project import image_of, service_hash
+from havre.compose.project import Project, image_of, service_hash
 from havre.errors import InvalidInput
 from havre.golang.jsontext import encode
 from havre.oci.names import DEFAULT_REGISTRY, has_tag, split_registry
@@ -35,6 +35,7 @@ def config(session: Session, options: Options, arguments: list[str]) -> int:
         resolve=not options.no_path_resolution,
         normalize=not options.no_normalize,
         consistent=not options.no_consistency,
+        environment=not options.no_env_resolution,
     )
     if options.quiet:
         scene.project(arguments, source)
@@ -55,6 +56,8 @@ def _part(scene: Scene, source: Source, options: Options, services: list[str]) -
     if options.services:
         project = scene.project((), unread)
         return _lines(sorted(project.services))
+    if options.networks:
+        return _lines(sorted(scene.project((), unread).networks))
     if options.volumes:
         return _lines(sorted(scene.project((), unread).volumes))
     if options.hash:
@@ -68,14 +71,19 @@ def _part(scene: Scene, source: Source, options: Options, services: list[str]) -
     if options.images:
         project = scene.project(services, unread)
         return _lines(image_of(project.services[name], name, project.name) for name in sorted(project.services))
+    if options.environment:
+        return _lines(f"{name}={value}" for name, value in sorted(scene.project(services, unread).variables.items()))
     if options.variables:
         return _variables(_model(scene, source))
     if options.no_interpolate:
         model = yamlwrite.sort_deep(_model(scene, source))
         return encode(model, indent="  ", sort_keys=True) if options.format == "json" else yamlwrite.render(model)
     project = scene.project(services, source)
-    if options.resolve_image_digests:
+    if options.resolve_image_digests or options.lock_image_digests:
         project = project._replace(services={name: _pinned(scene, s) for name, s in project.services.items()})
+    if options.lock_image_digests:
+        services_only = {name: _image_only(service) for name, service in project.services.items()}
+        project = Project("", "", (), {}, services_only)
     return (project.to_json() if options.format == "json" else project.to_yaml()).replace("$", "$$")
 
 
@@ -90,6 +98,13 @@ def _pinned(scene: Scene, service: dict[str, Any]) -> dict[str, Any]:
     headers = registry_headers(scene.session, image)
     answer = scene.session.client.json("GET", f"/distribution/{image}/json", headers=headers)
     return {**service, "image": f"{full}@{answer['Descriptor']['digest']}"}
+
+
+def _image_only(service: dict[str, Any]) -> dict[str, Any]:
+    """The service's image and its mounted ones."""
+    mounts = [mount for mount in service.get("volumes", ()) if mount["type"] == "image"]
+    kept = {"image": service.get("image"), "volumes": mounts}
+    return {key: value for key, value in kept.items() if value}
 
 
 def _lines(lines: Any) -> str:

@@ -78,9 +78,9 @@ def start(session: Session, options: Options, arguments: list[str]) -> int:
     if not any(service["scale"] for service in have.values()):
         raise StatusError(1, f'service "{next(iter(sorted(have)), project.name)}" has no container to start')
     project = project._replace(services=have, networks={}, volumes={})
-    wanted = UpOptions(recreate=NEVER, recreate_others=NEVER)
+    wanted = UpOptions(recreate=NEVER, recreate_others=NEVER, wait=options.wait)
     steps = plan_up(project, state, wanted)
-    stage.carry_out([step for step in steps if step.action is not None])
+    stage.carry_out([step for step in steps if step.action is not None], timeout_s=options.wait_timeout)
     return 0
 
 

@@ -8,6 +8,7 @@ import time
 from havre.cli.attach import read_exit_code
 from havre.cli.compose.stage import Stage
 from havre.cli.format.table import Listing, align
+from havre.cli.logs import timestamp
 from havre.cli.parser import StatusError
 from havre.cli.ps import ports_text, render_filters
 from havre.compose import COMPOSE_VERSION
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.session import Session
+    from havre.client.api import Query
     from havre.compose.state import Container
     from havre.golang.flags import Options
 
@@ -176,9 +178,10 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
 def events(session: Session, options: Options, arguments: list[str]) -> int:
     """Print the events of the project's containers, until interrupted."""
     stage = Stage(session, options)
-    filters = encode({"type": ["container"], "label": [f"{label.PROJECT}={stage.name()}"]})
+    query: Query = {"filters": encode({"type": ["container"], "label": [f"{label.PROJECT}={stage.name()}"]})}
+    query |= {name: timestamp(value) for name in ("since", "until") if (value := getattr(options, name))}
     client = session.client
-    for event in client.messages(client.call("GET", "/events", {"filters": filters})):
+    for event in client.messages(client.call("GET", "/events", query)):
         attributes = event["Actor"]["Attributes"]
         service = attributes.pop(label.SERVICE, "")
         if (arguments and service not in arguments) or attributes.get(label.ONE_OFF) == "True":

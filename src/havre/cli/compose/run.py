@@ -11,6 +11,7 @@ from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
 from havre.cli.parser import StatusError
 from havre.compose import labels as label
+from havre.compose.dotenv import read_env_file
 from havre.compose.execute import inject
 from havre.compose.images import ImageOptions, plan_images
 from havre.compose.labels import container_labels
@@ -53,7 +54,7 @@ def exec_(session: Session, options: Options, arguments: list[str]) -> int:
     if stage.dry_run:
         print(f"exec {container.name}: {' '.join(command)}")
         return 0
-    tty = not options.no_TTY and not options.detach and posix.isatty(0) and posix.isatty(1)
+    tty = not (options.no_tty or options.no_TTY) and not options.detach and posix.isatty(0) and posix.isatty(1)
     wanted = _plain(detach_keys="", env_file=[], tty=tty, **{name: getattr(options, name) for name in _EXEC})
     return container_exec(session, wanted, [container.id, *command])
 
@@ -122,8 +123,10 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
     if options.publish and options.service_ports:
         raise StatusError(1, "--service-ports and --publish are incompatible")
     stage = Stage(session, options)
+    if options.quiet:
+        stage.progress = "quiet"
     project = stage.project([name])
-    tty = not options.no_TTY and posix.isatty(0) and posix.isatty(1)
+    tty = not (options.no_tty or options.no_TTY) and posix.isatty(0) and posix.isatty(1)
     interactive = options.interactive and not options.detach
     check_tty(interactive, tty)
     _start_dependencies(stage, project, name, options)
@@ -151,7 +154,14 @@ def _start_dependencies(stage: Stage, project: Project, name: str, options: Opti
     awaited = dict(project.services[name].get("depends_on", {})) if others else {}
     wanted = UpOptions(recreate=NEVER, recreate_others=NEVER, separator=stage.separator,
                        remove_orphans=options.remove_orphans)  # fmt: skip
-    converge(stage, dependencies, wanted, ImageOptions(), quiet=options.quiet_pull, awaited=awaited)
+    converge(
+        stage,
+        dependencies,
+        wanted,
+        _image_options(options)._replace(build=False),
+        quiet=options.quiet_pull,
+        awaited=awaited,
+    )
 
 
 def one_off(project: Project, name: str, options: Options, command: list[str], *, tty: bool) -> Service:
@@ -171,8 +181,7 @@ def one_off(project: Project, name: str, options: Options, command: list[str], *
         if value:
             service[key] = value
     service["labels"] = {**service.get("labels", {}), **_pairs(options.label)}
-    given = {k: v for k, v in ((t.partition("=")[0], _value(project, t)) for t in options.env) if v is not None}
-    service["environment"] = {**service.get("environment", {}), **given}
+    service["environment"] = {**service.get("environment", {}), **_environment(project, options)}
     for key, more, other in (("cap_add", options.cap_add, "cap_drop"), ("cap_drop", options.cap_drop, "cap_add")):
         if more:
             service[key] = [*service.get(key, ()), *more]
@@ -185,6 +194,14 @@ def one_off(project: Project, name: str, options: Options, command: list[str], *
     return service
 
 
+def _environment(project: Project, options: Options) -> dict[str, str]:
+    """The variables of --env and of the files, of which the first one that sets a variable wins."""
+    given = {k: v for k, v in ((t.partition("=")[0], _value(project, t)) for t in options.env) if v is not None}
+    for path in options.env_from_file:
+        given = {**read_env_file(path, given.get), **given}
+    return given
+
+
 def _pairs(texts: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
@@ -194,12 +211,16 @@ def _value(project: Project, text: str) -> str | None:
     return value if equals else project.variables.get(name)
 
 
+def _image_options(options: Options) -> ImageOptions:
+    return ImageOptions(options.pull, build=options.build, quiet_build=options.quiet_build)
+
+
 def _create(stage: Stage, project: Project, name: str, options: Options) -> str:
     """Create the one-off container; returns its name."""
     service = project.services[name]
     image = image_of(service, name, project.name)
     present = inspect_images(stage.client, [image])
-    wanted = ImageOptions(build=options.build)
+    wanted = _image_options(options)
     if steps := plan_images(project, present, wanted):
         stage.carry_out(steps, quiet=options.quiet_pull)
         present = inspect_images(stage.client, [image])

@@ -6,7 +6,8 @@ from havre.cli.compose.stage import Stage
 from havre.compose.images import build_steps
 from havre.compose.project import image_of
 from havre.compose.state import inspect_images, used_images
-from havre.compose.steps import Pull, Push, Step
+from havre.compose.steps import Build, Pull, Push, Step
+from havre.golang.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def push(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def build(session: Session, options: Options, arguments: list[str]) -> int:
-    """Build the images of services."""
+    """Build the images of services, or check or print how they are built."""
+    from havre.cli.build import attestations
+
     stage = Stage(session, options)
     project = stage.project(arguments)
     if not options.with_dependencies and arguments:
@@ -64,6 +67,7 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     steps = build_steps(
         project,
         names,
+        attestations=attestations((), options.provenance, options.sbom),
         no_cache=options.no_cache,
         pull=options.pull,
         args=tuple(options.build_arg),
@@ -73,6 +77,15 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     )
     if not steps:
         session.warn("No services to build")
+    if options.print:
+        from havre.compose.bake import bake_file
+
+        builds = [step.action for step in steps.values() if isinstance(step.action, Build)]
+        everything = project._replace(services={**project.disabled, **project.services})
+        print(encode(bake_file(everything, builds, push=options.push, check=options.check), indent="  "))
+        return 0
+    if options.check:
+        return _check(stage, steps)
     stage.carry_out(list(steps.values()), quiet=options.quiet)
     if options.push and not stage.dry_run:
         pushes = [
@@ -83,3 +96,18 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         ]
         stage.carry_out(pushes, quiet=options.quiet)
     return 0
+
+
+def _check(stage: Stage, steps: dict[str, Step]) -> int:
+    """Check the Dockerfiles of the builds; 1 if there are warnings."""
+    from havre.cli.build import report_checks
+    from havre.client.buildsend import registry_config
+    from havre.compose.build import check_build
+
+    session, code = stage.session, 0
+    for step in steps.values():
+        if isinstance(step.action, Build):
+            print(f"{step.action.key}: ", end="", flush=True)
+            answer = check_build(session.client, step.action, registry_config(session.config))
+            code |= report_checks(session.client.messages(answer))
+    return code

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from havre.compose.project import Project
     from havre.golang.flags import Options
 
+_ATTACHED = ("abort_on_container_exit", "abort_on_container_failure", "exit_code_from", "attach")
+_ATTACHED_TEXT = "--abort-on-container-exit, --abort-on-container-failure, --attach or --exit-code-from"
+
 
 def up(session: Session, options: Options, arguments: list[str]) -> int:
     """Create and start containers; prints their output unless detached."""
@@ -108,15 +111,17 @@ def _check(options: Options) -> None:
         raise StatusError(1, "--force-recreate and --no-recreate are incompatible")
     if options.build and options.no_build:
         raise StatusError(1, "--build and --no-build are incompatible")
-    attached = any(getattr(options, name, False) for name in ("abort_on_container_exit", "exit_code_from", "attach"))
+    attached = any(getattr(options, name, False) for name in _ATTACHED)
+    if getattr(options, "abort_on_container_exit", False) and options.abort_on_container_failure:
+        raise StatusError(1, "--abort-on-container-failure cannot be combined with --abort-on-container-exit")
     if getattr(options, "detach", False) and attached:
-        raise StatusError(1, "--detach cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
+        raise StatusError(1, f"--detach cannot be combined with {_ATTACHED_TEXT}")
     if getattr(options, "rollout", False) and (attached or options.force_recreate or options.no_recreate):
         raise StatusError(1, "--rollout cannot be combined with flags on recreation, --attach or exits of containers")
     if getattr(options, "watch", False) and (options.detach or options.wait or options.rollout):
         raise StatusError(1, "--watch cannot be combined with --detach, --wait or --rollout")
     if getattr(options, "wait", False) and attached:
-        raise StatusError(1, "--wait cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
+        raise StatusError(1, f"--wait cannot be combined with {_ATTACHED_TEXT}")
 
 
 def _wanted(stage: Stage, options: Options, services: list[str]) -> Project:
@@ -168,4 +173,5 @@ def _up_options(stage: Stage, options: Options, services: list[str]) -> UpOption
 
 
 def _image_options(options: Options) -> ImageOptions:
-    return ImageOptions(options.pull, build=options.build, no_build=options.no_build)
+    quiet_build = getattr(options, "quiet_build", False)
+    return ImageOptions(options.pull, build=options.build, no_build=options.no_build, quiet_build=quiet_build)

@@ -7,12 +7,14 @@ So a build of one service does not delay others, and a hundred saved files becom
 
 from __future__ import annotations
 
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 
 from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
 from havre.cli.parser import StatusError
+from havre.compose import labels as label
 from havre.compose.down import plan_simple
 from havre.compose.images import ImageOptions, build_steps
 from havre.compose.plan import FORCE, UpOptions
@@ -21,10 +23,12 @@ from havre.compose.steps import Execute, Step
 from havre.compose.watch import Changes, Tree, inside, pack, rules_of
 from havre.compose.watched import Folders
 from havre.errors import HavreError
+from havre.golang.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from havre.cli.session import Session
+    from havre.client.api import Query
     from havre.compose.project import Project
     from havre.compose.state import Container
     from havre.compose.watch import Rule
@@ -39,7 +43,7 @@ def watch(session: Session, options: Options, arguments: list[str]) -> int:
     if stage.dry_run:
         print("".join(f"watch {rule.path}: {rule.action} {rule.service}\n" for rule in rules), end="")
         return 0
-    watcher = Watcher(stage, project, rules)
+    watcher = Watcher(stage, project, rules, prune=options.prune)
     if not options.no_up:
         converge(stage, project, UpOptions(separator=stage.separator), ImageOptions(build=True), quiet=options.quiet)
     watcher.follow()
@@ -56,8 +60,9 @@ def watched(project: Project) -> list[Rule]:
 class Watcher:
     """Watches the files from its creation on; `follow` applies the rules to changes."""
 
-    def __init__(self, stage: Stage, project: Project, rules: list[Rule]) -> None:
+    def __init__(self, stage: Stage, project: Project, rules: list[Rule], *, prune: bool = True) -> None:
         self._stage = stage
+        self._prune = prune
         self._project = project
         self._folders = Folders()
         self._trees = [Tree(rule, self._folders) for rule in rules]
@@ -92,18 +97,20 @@ class Watcher:
             except Empty:
                 pass
             try:
-                _act(self._stage, self._project, service, batch)
+                _act(self._stage, self._project, service, batch, prune=self._prune)
             except (HavreError, OSError) as error:
                 self._stage.session.warn(f"{service}: {error}")
 
 
-def _act(stage: Stage, project: Project, service: str, batch: list[Changes]) -> None:
-    """Apply a service's rules to changes. Raises HavreError."""
+def _act(stage: Stage, project: Project, service: str, batch: list[Changes], *, prune: bool) -> None:
+    """Apply a service's rules to changes; with `prune` a rebuild removes the images replaced. Raises HavreError."""
     if any(changes.rule.action == "rebuild" for changes in batch):  # the new image includes everything else
         stage.session.warn(f"Rebuilding service {service} after changes were detected...")
         stage.carry_out(list(build_steps(project, [service]).values()))
         wanted = UpOptions(recreate=FORCE, targets=(service,), separator=stage.separator)
         converge(stage, project.selecting([service]), wanted, ImageOptions(no_build=True))
+        if prune:
+            _remove_replaced(stage, project, service)
         stage.session.warn(f"service {service} successfully built")
         return
     state = observe(stage.client, project)
@@ -123,6 +130,15 @@ def _act(stage: Stage, project: Project, service: str, batch: list[Changes]) -> 
                 for c in running
             ]
         )
+
+
+def _remove_replaced(stage: Stage, project: Project, service: str) -> None:
+    """Remove images of the service that have no name any more; those still in use stay."""
+    labels = [f"{label.PROJECT}={project.name}", f"{label.SERVICE}={service}"]
+    query: Query = {"filters": encode({"dangling": ["true"], "label": labels})}
+    for row in stage.client.get("/images/json", query):
+        with suppress(HavreError):
+            stage.client.json("DELETE", f"/images/{row['Id']}")
 
 
 def _hooks(batch: list[Changes]) -> list[dict[str, object]]:
