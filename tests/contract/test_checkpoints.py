@@ -81,8 +81,8 @@ def test_what_is_refused(havred: Engine, tmp_path: Path) -> None:
     havred.out("rm", "idle")
     havred.out("run", "-d", "--name", "busy", "busybox", "sh", "-c", COUNT)
     for name, status, problem in (
-        ("x", 500, "Invalid checkpoint ID (x), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
-        ("../up", 500, "Invalid checkpoint ID (../up), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
+        ("x", 400, 'invalid checkpoint ID "x", only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed'),
+        ("../up", 400, 'invalid checkpoint ID "../up", only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed'),
         ("twice", 201, ""),
         (
             "twice",

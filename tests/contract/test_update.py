@@ -109,8 +109,9 @@ def test_restart_policy(engine: Engine, limited: str) -> None:
 
 def test_policy_and_automatic_removal_contradict(engine: Engine) -> None:
     engine.out("run", "-d", "--rm", "--name", "passing", "busybox", "sleep", "1000")
-    message = update(engine, "passing", RestartPolicy={"Name": "always"}).message
-    assert message.endswith("Restart policy cannot be updated because AutoRemove is enabled for the container")
+    refused = update(engine, "passing", RestartPolicy={"Name": "always"})
+    assert refused.status == 409
+    assert refused.message.endswith("Restart policy cannot be updated because AutoRemove is enabled for the container")
     engine.docker("rm", "-f", "passing", check=0)
     until(lambda: engine.docker("inspect", "passing").returncode, "the removal")
 

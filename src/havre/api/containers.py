@@ -20,6 +20,7 @@ from havre.wire.config import Config, CreateRequest, HostConfig
 from havre.wire.containers import ContainerCreated, ContainersPruned, TakePortsRequest, TopAnswer
 from havre.wire.decode import decode_body
 
+_LONGEST = 65535  # ioctl_tty(2), struct winsize
 _DEPRECATED_MAC = (
     "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
 )
@@ -165,10 +166,17 @@ async def _resize(call: Call) -> web.StreamResponse:
 
 
 def terminal_size(call: Call) -> tuple[int, int]:
-    rows, columns = call.integer("h"), call.integer("w")
-    if rows is None or columns is None or not (0 <= rows < 65536 and 0 <= columns < 65536):
-        raise InvalidInput("h and w must be given: rows and columns of the terminal, below 65536")
-    return rows, columns
+    """Rows and columns of a terminal. InvalidInput, in dockerd 29's words."""
+    return _terminal_length(call.text("h"), "height"), _terminal_length(call.text("w"), "width")
+
+
+def _terminal_length(text: str, side: str) -> int:
+    number = text.removeprefix("-")
+    if not (number.isascii() and number.isdigit()):
+        raise InvalidInput(f'invalid resize {side} "{text}": invalid syntax', "expected a number of rows or columns")
+    if number != text or len(number) > 10 or int(number) > _LONGEST:
+        raise InvalidInput(f'invalid resize {side} "{text}": value out of range', f"at most {_LONGEST}")
+    return int(number)
 
 
 async def _top(call: Call) -> web.StreamResponse:

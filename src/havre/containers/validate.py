@@ -229,7 +229,10 @@ def _check_cpu(host: HostConfig, limits: HostLimits) -> None:
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidInput("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if host.cpu_shares < 0:
-        raise InvalidInput(f"shares: invalid argument: {host.cpu_shares}", "0 is the default, which is 1024")
+        raise InvalidInput(
+            f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer",
+            "0 is the default, which is 1024",
+        )
     if 0 < host.cpu_quota < 1000:
         raise InvalidInput("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     for name, value in (("cpus", host.cpuset_cpus), ("mems", host.cpuset_mems)):

@@ -101,6 +101,7 @@ def container_defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
         log_options=config.log_opts,
         shm_size=config.default_shm_size or DEFAULT_SHM_SIZE,
         init=config.init,
+        masked_paths=runtime.host.masked_paths,
         roots=(str(config.data_root), str(config.exec_root)),
     )
 

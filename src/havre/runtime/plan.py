@@ -145,13 +145,14 @@ class Security:
 
     `seccomp` is None for the default profile, "unconfined", or a profile as Docker's JSON. `apparmor` is "" for the
     default.
-    `unmasked` is systempaths=unconfined.
+    `unmasked` is systempaths=unconfined. `writable_cgroups` is None for the default: in privileged containers alone.
     """
 
     seccomp: Profile = None
     apparmor: str = ""
     no_new_privileges: bool = False
     unmasked: bool = False
+    writable_cgroups: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

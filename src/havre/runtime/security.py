@@ -27,6 +27,8 @@ def parse_security_opts(opts: Sequence[str], default: Security = _DEFAULT) -> Se
 def _add(security: Security, opt: str, default: Security) -> Security:
     if opt == "no-new-privileges":
         return replace(security, no_new_privileges=True)
+    if opt == "writable-cgroups":
+        return replace(security, writable_cgroups=True)
     if opt == "disable":
         return security
     key, separator, value = opt.partition("=" if "=" in opt else ":")
@@ -40,9 +42,11 @@ def _add(security: Security, opt: str, default: Security) -> Security:
         return security  # Docker, too, ignores labels without SELinux
     if key == "systempaths" and value == "unconfined":
         return replace(security, unmasked=True)
-    if key == "no-new-privileges":
-        with suppress(ValueError):
+    with suppress(ValueError):
+        if key == "no-new-privileges":
             return replace(security, no_new_privileges=parse_bool(value))
+        if key == "writable-cgroups":
+            return replace(security, writable_cgroups=parse_bool(value))
     raise InvalidInput(f'invalid --security-opt 2: "{opt}"')
 
 

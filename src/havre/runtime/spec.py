@@ -44,18 +44,18 @@ INIT_PATH = "/sbin/docker-init"
 DEFAULT_CGROUP_PARENT = "/havre"
 
 MASKED_PATHS = (
-    "/proc/asound",
     "/proc/acpi",
+    "/proc/asound",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
     "/proc/sched_debug",
     "/proc/scsi",
-    "/sys/firmware",
+    "/proc/timer_list",
+    "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
+    "/sys/firmware",
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
@@ -82,7 +82,8 @@ class HostFacts:
     """The host's facts in a specification: `capabilities` that the daemon may grant, `devices` for privileged
     containers.
 
-    `recursive_read_only`: the OCI runtime supports the mount option rro.
+    `recursive_read_only`: the OCI runtime supports the mount option rro. `masked_paths` are those of containers that
+    do not name theirs.
     """
 
     machine: str
@@ -93,6 +94,7 @@ class HostFacts:
     apparmor_profile: str = ""
     devices: tuple[Device, ...] = ()
     recursive_read_only: bool = True
+    masked_paths: tuple[str, ...] = MASKED_PATHS
 
 
 def cgroup_path(plan: ContainerPlan, container_id: str) -> str:
@@ -299,8 +301,11 @@ def _kernel_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]
 def _kernel_options(plan: ContainerPlan, destination: str, options: tuple[str, ...]) -> tuple[str, ...]:
     if plan.readonly_rootfs:
         stays_writable = destination in _WRITABLE_ON_READONLY_ROOT
-        return options if stays_writable or "ro" in options else (*options, "ro")
-    return tuple(option for option in options if option != "ro") if plan.privileged else options
+        options = options if stays_writable or "ro" in options else (*options, "ro")
+    writable = plan.privileged and not plan.readonly_rootfs
+    if destination == "/sys/fs/cgroup" and plan.security.writable_cgroups is not None:
+        writable = plan.security.writable_cgroups
+    return tuple(option for option in options if option != "ro") if writable else options
 
 
 def _shm(plan: ContainerPlan) -> dict[str, Any]:
@@ -364,7 +369,7 @@ def _render_linux(plan: ContainerPlan, host: HostFacts, container_id: str) -> di
         "sysctl": _render_sysctls(plan),
     }
     if not (plan.privileged or plan.security.unmasked):
-        linux["maskedPaths"] = list(MASKED_PATHS if plan.masked_paths is None else plan.masked_paths)
+        linux["maskedPaths"] = list(host.masked_paths if plan.masked_paths is None else plan.masked_paths)
         linux["readonlyPaths"] = list(READONLY_PATHS if plan.readonly_paths is None else plan.readonly_paths)
     seccomp = _seccomp(plan, host)
     if seccomp is not None:

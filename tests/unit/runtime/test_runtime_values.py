@@ -133,10 +133,14 @@ def test_security_options():
     assert security.unmasked
     assert parse_security_opts(['seccomp={"defaultAction": "x"}']).seccomp == {"defaultAction": "x"}
     assert parse_security_opts(["no-new-privileges"]).no_new_privileges
+    assert parse_security_opts(["writable-cgroups"]).writable_cgroups
+    assert parse_security_opts(["writable-cgroups=false"]).writable_cgroups is False
     assert not parse_security_opts(["no-new-privileges=false"]).no_new_privileges
 
 
-@pytest.mark.parametrize("opt", ["foo", "foo=bar", "no-new-privileges=maybe", "seccomp={", "seccomp=[]"])
+@pytest.mark.parametrize(
+    "opt", ["foo", "foo=bar", "no-new-privileges=maybe", "writable-cgroups=maybe", "seccomp={", "seccomp=[]"]
+)
 def test_bad_security_options(opt):
     with pytest.raises(InvalidInput):
         parse_security_opts([opt])

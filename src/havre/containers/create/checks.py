@@ -52,6 +52,8 @@ def check_request(
     if host.userns_mode == AUTO or ranges.default(host) is not None:
         check_namespaces(host)
     security = parse_security_opts(host.security_opt or ())
+    if security.writable_cgroups is not None and (host.userns_mode == AUTO or ranges.default(host) is not None):
+        raise InvalidInput("option WritableCgroups conflicts with user namespaces and rootless mode")
     check_conflicts(config, host)
     if not config.image:
         if not (config.cmd or config.entrypoint):

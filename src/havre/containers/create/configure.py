@@ -38,6 +38,7 @@ class Defaults:
     ipc_mode: str = "private"
     shm_size: int = DEFAULT_SHM_SIZE
     init: bool = False
+    masked_paths: tuple[str, ...] = MASKED_PATHS
     roots: tuple[str, ...] = ()  # the daemon's directories
 
 
@@ -128,9 +129,11 @@ def check_conflicts(config: Config, host: HostConfig) -> None:
 def fill_host_config(host: HostConfig, defaults: Defaults) -> HostConfig:
     """Make all defaults explicit, as `inspect` shows them."""
     masked, read_only = host.masked_paths, host.readonly_paths
-    unmasked = "systempaths=unconfined" in (host.security_opt or ())
-    if host.privileged or unmasked:
+    if "systempaths=unconfined" in (host.security_opt or ()):
         masked, read_only = masked or [], read_only or []
+    elif not host.privileged:  # a privileged container's stay null
+        masked = list(defaults.masked_paths) if masked is None else masked
+        read_only = list(READONLY_PATHS) if read_only is None else read_only
     return msgspec.structs.replace(
         host,
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
@@ -145,8 +148,8 @@ def fill_host_config(host: HostConfig, defaults: Defaults) -> HostConfig:
         pids_limit=host.pids_limit if (host.pids_limit or 0) > 0 else None,
         memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
         console_size=host.console_size or [0, 0],
-        masked_paths=list(MASKED_PATHS) if masked is None else masked,
-        readonly_paths=list(READONLY_PATHS) if read_only is None else read_only,
+        masked_paths=masked,
+        readonly_paths=read_only,
     )
 
 

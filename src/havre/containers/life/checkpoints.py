@@ -44,7 +44,7 @@ class Checkpoints:
     async def create(self, ref: str, name: str, directory: str, *, exit: bool) -> None:
         """Create a checkpoint; with `exit`, end the container. Raises `Conflict` if it is stopped, `Failed` (criu)."""
         self._check_enabled()
-        await self._create(self._index.get(ref), ref, name, directory, exit=exit)
+        await self._create(self._index.get(ref), ref, _check_name(name), directory, exit=exit)
 
     async def list(self, ref: str, directory: str) -> Sequence[str]:
         """The names of the checkpoints in `directory`; "" is the container's own."""
@@ -54,6 +54,7 @@ class Checkpoints:
     async def remove(self, ref: str, name: str, directory: str) -> None:
         """Remove a checkpoint. Raises `Failed` if there is none of that name."""
         self._check_enabled()
+        _check_name(name)
         await in_thread(shutil.rmtree, await self._find(self._index.get(ref), ref, name, directory))
 
     async def start(self, ref: str, name: str, directory: str) -> None:
@@ -86,7 +87,7 @@ class Checkpoints:
         async with live.lock:
             self._lifecycle.turn(live, CheckpointAsked(exit))
             process, container = live.running(), live.container
-            images = self._parent(live, directory) / _check_name(name)
+            images = self._parent(live, directory) / name
             ended = live.exits.wait("next-exit", None)
             try:
                 await in_thread(_make, images, ref)
@@ -115,7 +116,7 @@ async def _dump(process: Process, images: Path, ref: str, *, exit: bool) -> None
 
 def _check_name(name: str) -> str:
     if _NAME.fullmatch(name) is None:
-        raise Failed(f"Invalid checkpoint ID ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        raise InvalidInput(f'invalid checkpoint ID "{name}", only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed')
     return name
 
 

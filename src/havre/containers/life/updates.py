@@ -82,7 +82,7 @@ def plan_update(host: HostConfig, asked: HostConfig) -> HostConfig:
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
         )
     if asked.restart_policy.name and host.auto_remove:
-        raise InvalidInput("Restart policy cannot be updated because AutoRemove is enabled for the container")
+        raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
     changes = {name: value for name in LIMITS if (value := getattr(asked, name))}
     if asked.pids_limit is not None:
         changes["pids_limit"] = max(asked.pids_limit, 0)

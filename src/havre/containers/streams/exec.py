@@ -1,7 +1,7 @@
 """Additional processes in a running container.
 
 create --> start --> running --> ended (code) --> deleted with the container, or after five minutes
-              '--> cannot start: code 126, the client gets the reason
+              '--> cannot start: code 126 or 127 (not found), the client gets the reason
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from havre.runtime import ExecPlan, check_accounts, resolve_user
 from havre.runtime.exec import ExecProcess
 from havre.runtime.fanout import Subscription
 from havre.runtime.plan import User
+from havre.wire.startfailures import container_exit_code
 from havre.wire.values import Value
 
 KEPT_S = 300.0
@@ -159,7 +160,7 @@ class Execs:
         return [exec.id for exec in self._execs.values() if exec.container_id == container_id and exec.running]
 
     async def start(self, id: str, console_size: tuple[int, int] | None, *, detach: bool = False) -> ExecAttachment:
-        """Start it. Raises `Conflict` if it was started before; a start that fails sets code 126 and raises."""
+        """Start it. Raises `Conflict` if it was started before; a start that fails sets its code and raises."""
         exec = self.get(id)
         live = self._index.get(exec.container_id)
         if exec.started:
@@ -170,12 +171,13 @@ class Execs:
         self._check(live, live.container.id)
         exec.started = exec.running = True
         self._publish(exec, "exec_start: " + exec.command_line)
+        process: ExecProcess | None = None
         try:
             process = await self._prepare(exec, live, console_size, detach)
             output = self._subscribe(exec, process, detach)
             await process.start()
-        except HavreError:
-            record_end(exec, CANNOT_START)
+        except HavreError as error:
+            record_end(exec, CANNOT_START if process is None else container_exit_code(error.message))
             raise
         exec.process, exec.pid = process, process.pid
         spawn(self._await_end(exec, process), f"exec {id[:12]}")
