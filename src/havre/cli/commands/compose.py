@@ -161,6 +161,15 @@ COMMANDS = (
         Flag("ssh", "", "list", "SSH agents for the builds, in place of the files' (default, ID=SOCKET, ID=KEY)"),
         Flag("with-dependencies", "", "", "Also build dependencies"),
     )),
+    Command("commit", "[OPTIONS] SERVICE [REPOSITORY[:TAG]]", "Create a new image from a service container's changes",
+            "compose.archive:commit", (1, 2), (
+        Flag("author", "a", "string", 'Author (e.g., "Ada Lovelace <ada@example.org>")'),
+        Flag("change", "c", "list", "Dockerfile instruction to apply to the new image"),
+        _DRY,
+        _INDEX,
+        Flag("message", "m", "string", "Commit message"),
+        Flag("pause", "p", "", "Pause the container during commit", True),
+    )),
     Command("cp", "[OPTIONS] SERVICE:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- SERVICE:DEST_PATH",
             "Copy files or folders between a service's container and the local filesystem", "compose.run:cp", (2, 2), (
         Flag("all", "", "", "Include containers that the run command created"),
@@ -187,6 +196,12 @@ COMMANDS = (
         Flag("user", "u", "string", "User to run the command as"),
         Flag("workdir", "w", "string", "Working directory inside the container"),
     ), stop=True),
+    Command("export", "[OPTIONS] SERVICE", "Export a service container's filesystem as a tar archive",
+            "compose.archive:export", (1, 1), (
+        _DRY,
+        _INDEX,
+        Flag("output", "o", "string", "Write to a file, instead of STDOUT"),
+    )),
     Command("images", _SERVICES, "List the images of containers", "compose.look:images", (0, None),
             (_DRY, _FORM, Flag("quiet", "q", "", "Only show IDs"))),
     Command("logs", _SERVICES, "View the output of containers", "compose.logs:logs", (0, None), (
@@ -277,6 +292,11 @@ COMMANDS = (
     Command("version", "[OPTIONS]", "Show the version of docker compose that is reproduced", "compose.look:version",
             (0, 0), (_DRY, Flag("format", "f", "string", 'Output format ("pretty", "json")'),
                      Flag("short", "", "", "Only show the number"))),
+    Command("volumes", _SERVICES, "List volumes", "compose.look:volumes", (0, None), (
+        _DRY,
+        Flag("format", "", "string", 'Output format ("table", "json", or a Go template)', "table"),
+        Flag("quiet", "q", "", "Only show names"),
+    )),
     Command("wait", "SERVICE [SERVICE...] [OPTIONS]", "Wait for the first service's container to stop",
             "compose.look:wait", (1, None),
             (Flag("down-project", "", "", "Bring down the project when the first container stops"), _DRY)),

@@ -1,4 +1,4 @@
-"""The read-only verbs: ps, images, port, top, ls, events, stats, version, wait."""
+"""The read-only verbs: ps, images, port, top, ls, volumes, events, stats, version, wait."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from havre.cli.format.table import Listing, align
 from havre.cli.logs import timestamp
 from havre.cli.parser import StatusError
 from havre.cli.ps import ports_text, render_filters
+from havre.cli.volumes import volume_listing
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
 from havre.errors import Unsupported
@@ -172,6 +173,23 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
         print(encode([dict(zip(("Name", "Status", "ConfigFiles"), row, strict=True)) for row in rows]))
     else:
         sys.stdout.write(align([["NAME", "STATUS", "CONFIG FILES"], *(list(row) for row in rows)]))
+    return 0
+
+
+def volumes(session: Session, options: Options, arguments: list[str]) -> int:
+    """List the project's volumes, or those that running containers of some services mount."""
+    stage = Stage(session, options)
+    containers = stage.containers(arguments, all=False, one_off=True)
+    query: Query = {"filters": encode({"label": [f"{label.PROJECT}={stage.name()}"]})}
+    found = session.client.get("/volumes", query)["Volumes"] or []
+    if arguments:
+        mounted = {mount.get("Name") for container in containers for mount in container.row["Mounts"]}
+        found = [volume for volume in found if volume["Name"] in mounted]
+    found.sort(key=lambda volume: volume["Name"])
+    if options.quiet:
+        sys.stdout.write("".join(volume["Name"] + "\n" for volume in found))
+    else:
+        sys.stdout.write(volume_listing().render(found, options.format))
     return 0
 
 

@@ -112,11 +112,11 @@ class Stage(Scene):
             if service not in known:
                 raise StatusError(1, f"no such service: {service}")
         wanted = [c for c in found if (not services or c.service in services) and (one_off or not c.one_off)]
-        return sorted(wanted, key=lambda container: (container.service, container.number, container.name))
+        return sorted(wanted, key=lambda c: (c.service, c.one_off, c.number, c.name))
 
-    def container(self, service: str, index: int, *, all: bool = False) -> Container:
-        """One container of a service. Raises StatusError, Conflict."""
-        found = [c for c in self.containers([service], all=all) if not index or c.number == index]
+    def container(self, service: str, index: int, *, all: bool = False, one_off: bool = False) -> Container:
+        """One container of a service, with `one_off` at last one of `run`. Raises StatusError, Conflict."""
+        found = [c for c in self.containers([service], all=all, one_off=one_off) if not index or c.number == index]
         if not found:
             numbered = f" container #{index}" if index else ""
             raise Conflict(f'service "{service}" is not running{numbered}')
