@@ -102,11 +102,17 @@ def test_a_reload_tells_what_dockerd_tells(havred: Engine, file: Path) -> None:
 
 
 def test_the_builder_that_clients_are_told_to_ask_for(tmp_path: Path) -> None:
+    def told() -> str | None:
+        return ask(engine.socket, "GET", "/_ping").headers["Builder-Version"]
+
     file = tmp_path / "daemon.json"
-    file.write_text('{"features": {"buildkit": false}}')
     for unopened in (_WithFile(file, ()), Dockerd(("--config-file", str(file)))):
+        file.write_text('{"features": {"buildkit": false}}')
         with serving(unopened) as engine:
-            assert ask(engine.socket, "GET", "/_ping").headers["Builder-Version"] == "1", engine.name
+            assert told() == "1", engine.name
+            file.write_text('{"features": {"buildkit": true}}')
+            reload(engine)
+            until(lambda: told() == "2", f"the reload of {engine.name}")
             assert "the feature buildkit has no effect" not in engine.log.read_text()
 
 

@@ -40,7 +40,7 @@ _RELOADED = (
     "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
     "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads", "authorization_plugins",
     "max_download_attempts", "registry_limits", "default_shm_size", "default_ipc_mode", "default_cgroupns_mode",
-    "default_stop_timeout",
+    "default_stop_timeout", "features",
 )  # fmt: skip
 
 
@@ -56,7 +56,8 @@ class Current:
 
     async def reload(self, flags: Mapping[str, Any]) -> None:
         """Reload at SIGHUP. Changes without restart: log level, labels, mirrors, insecure registries, OCI runtimes,
-        limits on registries and of concurrent transfers, shutdown timeout, authorization plugins.
+        limits on registries and of concurrent transfers, shutdown timeout, authorization plugins, the feature buildkit
+        (cdi: at the next start, as with dockerd).
 
         An invalid configuration changes nothing.
         """

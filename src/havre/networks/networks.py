@@ -13,7 +13,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Awaitable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -209,13 +209,15 @@ class Networks:
         ]
 
     async def prune(self, filters: Filters) -> tuple[str, ...]:
-        """Remove the `prunable` networks. Returns their names."""
-        idle = self.prunable(filters)
-        for network in idle:
-            await self.remove(network.id)
+        """Remove the `prunable` networks. Returns their names, without those that a client takes or removes first."""
+        gone = []
+        for network in self.prunable(filters):
+            with suppress(NotFound, Forbidden):
+                await self.remove(network.id)
+                gone.append(network.name)
         if self._events is not None:
             self._events.publish("network", "prune", "", {"reclaimed": "0"})
-        return tuple(network.name for network in idle)
+        return tuple(gone)
 
     def containers_on(self, network_id: str) -> set[ContainerId]:
         """The running containers with an endpoint on the network."""
@@ -261,7 +263,9 @@ class Networks:
                 self._publish("disconnect", self._rows[network_id], held.id)
 
     async def connect(self, guest: Guest, network: Network, asked: EndpointSettings) -> Sandbox:
-        """Connect a running container to another network."""
+        """Connect a running container to another network. NotFound if that was removed meanwhile."""
+        if network.id not in self._rows:
+            raise NotFound(f"network {network.name} not found")
         held = await self._open().connect(guest, network, asked)
         self._publish("connect", network, guest.id)
         return _described(held)

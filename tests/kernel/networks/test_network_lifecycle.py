@@ -248,6 +248,31 @@ def test_addresses_that_users_ask_for(run_root: Path) -> None:
     scenario(work())
 
 
+def test_a_network_that_is_removed_while_others_use_its_name(run_root: Path) -> None:
+    async def work() -> None:
+        room = Networks(Rows(), run_root, NetworkOptions())
+        await room.start({})
+        guest = container("a")
+        await room.open_sandbox(guest)
+        await room.create(NetworkSpec(name="back"))
+        found = room.get("back")  # a client that connects has found it
+        await room.remove("back")
+        before = traces(run_root)
+        with pytest.raises(NotFound, match="network back not found"):
+            await room.connect(guest, found, EndpointSettings())
+        assert traces(run_root) == before
+        for name in ("one", "two", "three"):
+            await room.create(NetworkSpec(name=name))
+        pruned, _, _ = await asyncio.gather(
+            room.prune({}), room.remove("two"), room.connect(guest, room.get("three"), EndpointSettings())
+        )
+        assert pruned == ("one",)
+        await room.close_sandbox(ContainerId("a" * 64))
+        await room.stop()
+
+    scenario(work())
+
+
 def test_networks_that_cannot_be(run_root: Path) -> None:
     async def work() -> None:
         room = Networks(Rows(), run_root, NetworkOptions())
