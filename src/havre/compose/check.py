@@ -113,6 +113,9 @@ def _reference_problems(project: Project, name: str, service: Service) -> Iterat
         for file in service.get(kind, ()):
             if file.get("source") not in getattr(project, kind):
                 yield f'service "{name}" refers to undefined {kind[:-1]} {file.get("source", "")}'
+    for model in service.get("models", ()):
+        if model not in project.models:
+            yield f'service "{name}" refers to undefined model {model}'
 
 
 def _number_problems(name: str, service: Service) -> Iterator[str]:

@@ -8,13 +8,17 @@ build               always build
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+import time
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from havre.compose.project import Project, Service, image_of
 from havre.compose.steps import Build, Pull, Step
 from havre.errors import InvalidInput
+from havre.golang.times import parse_time
 
+_SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 POLICIES = ("policy", "always", "missing", "never", "build", "if_not_present")
 
 
@@ -29,8 +33,8 @@ class ImageOptions(NamedTuple):
     quiet_build: bool = False
 
 
-def plan_images(project: Project, present: Collection[str], options: ImageOptions) -> list[Step]:
-    """The steps that provide the images of all services."""
+def plan_images(project: Project, present: Mapping[str, Mapping[str, Any]], options: ImageOptions) -> list[Step]:
+    """The steps that provide the images of all services; `present` are inspected images by name."""
     if options.pull not in POLICIES:
         raise InvalidInput(f'invalid --pull option "{options.pull}"; it is one of {", ".join(POLICIES[1:5])}')
     built: dict[str, str] = {}
@@ -38,8 +42,10 @@ def plan_images(project: Project, present: Collection[str], options: ImageOption
     for name in sorted(project.services):
         service = project.services[name]
         image = image_of(service, name, project.name)
-        policy = service.get("pull_policy", "missing") if options.pull == "policy" else options.pull
         here = image in present
+        policy = options.pull
+        if policy == "policy":
+            policy = _due(service, present.get(image))
         if _builds(service, policy, here=here, options=options):
             built.setdefault(image, name)
         elif policy == "always" or (policy in ("missing", "if_not_present") and not here and "build" not in service):
@@ -49,6 +55,24 @@ def plan_images(project: Project, present: Collection[str], options: ImageOption
     if options.quiet_build:
         builds = {image: step._replace(doing="", done="") for image, step in builds.items()}
     return list((steps | builds).values())
+
+
+def _due(service: Service, image: Mapping[str, Any] | None) -> str:
+    """The service's policy; one that says how often is `always` when that time has passed, otherwise `missing`."""
+    policy: str = service.get("pull_policy", "missing")
+    if (age_s := _refreshed_after_s(policy, service)) is None:
+        return policy
+    tagged = (image or {}).get("Metadata", {}).get("LastTagTime", "")
+    return "always" if image is None or not tagged or parse_time(tagged)[0] + age_s < time.time() else "missing"
+
+
+def _refreshed_after_s(policy: str, service: Service) -> int | None:
+    """The age from which on the image is pulled again, in seconds; None where it is not."""
+    text = {"daily": "1d", "weekly": "1w", "refresh": service.get("pull_refresh_after", "")}.get(policy)
+    if text is None:
+        text = policy.removeprefix("every_") if policy.startswith("every_") else ""
+    parts = re.findall(r"(\d+)([wdhms])", text)
+    return sum(int(number) * _SECONDS[unit] for number, unit in parts) if parts else None
 
 
 def _builds(service: Service, policy: str, *, here: bool, options: ImageOptions) -> bool:

@@ -12,6 +12,7 @@ Source: the Compose specification's JSON schema; the order and the JSON names of
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from havre.golang.scalars import float32, go_text
 from havre.golang.units import format_duration, parse_duration, parse_size
 
 JSON, YAML = "json", "yaml"
+_POLICIES = r"always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+"
 Found = Iterator[tuple[Path, str, str | None]]
 """Problems: path, error, and a hint."""
 
@@ -78,6 +80,22 @@ class Choice(Kind):
 
     def accepts(self, value: Any) -> bool:
         return value in self.words
+
+
+class PullPolicy(Kind):
+    """When to pull an image: a word, or how often, as in every_12h."""
+
+    expected = "one of always, never, if_not_present, build, missing, refresh, daily, weekly, every_DURATION"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and re.fullmatch(_POLICIES, value) is not None
+
+
+class Unsaid(Kind):
+    """Text that docker compose takes and does not print."""
+
+    def absent(self, value: Any, form: str) -> bool:
+        return True
 
 
 class Boolean(Kind):

@@ -29,7 +29,7 @@ from havre.compose.yamlread import Document, key_path, read_documents
 from havre.compose.yamlread import Path as KeyPath
 from havre.errors import InvalidInput, NotFound
 
-_RESOURCES = ("services", "volumes", "networks", "secrets", "configs")
+_RESOURCES = ("services", "volumes", "networks", "secrets", "configs", "models")
 
 
 class Source(NamedTuple):

@@ -117,8 +117,8 @@ def _pools(base: Any, other: Any, path: Path) -> Any:
     return result
 
 
-_LISTED = "annotations build.args build.additional_contexts build.labels deploy.labels dns dns_opt dns_search env_file \
-label_file environment labels sysctls tmpfs"
+_LISTED = "annotations build.args build.additional_contexts build.labels build.no_cache_filter deploy.labels dns \
+dns_opt dns_search env_file label_file environment labels sysctls tmpfs"
 _SPECIAL = Rules(
     {f"services.*.{name}": _as_lists for name in _LISTED.split()}
     | {f"services.*.{name}": _replace for name in ("command", "entrypoint", "healthcheck.test", "ulimits.*")}
@@ -130,6 +130,7 @@ _SPECIAL = Rules(
         "services.*.build.extra_hosts": _hosts,
         "services.*.extra_hosts": _hosts,
         "services.*.depends_on": _dependencies,
+        "services.*.models": _networks,
         "services.*.networks": _networks,
         "services.*.logging": _logging,
     }

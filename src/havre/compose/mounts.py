@@ -87,7 +87,7 @@ def _mount(project: Project, volume: dict[str, Any]) -> Mount:
     elif kind == "volume" and "volume" in volume:
         own = volume["volume"]
         mount["VolumeOptions"] = {"NoCopy": bool(own.get("nocopy"))} | (
-            {"Subpath": own["subpath"]} if own.get("subpath") else {}
+            {api: own[key] for key, api in (("subpath", "Subpath"), ("labels", "Labels")) if own.get(key)}
         )
     elif kind == "tmpfs" and "tmpfs" in volume:
         own = volume["tmpfs"]

@@ -33,6 +33,7 @@ class Project(NamedTuple):
     volumes: Resources = {}
     secrets: Resources = {}
     configs: Resources = {}
+    models: Resources = {}
     disabled: dict[str, Service] = {}
     profiles: tuple[str, ...] = ()
     extensions: dict[str, Any] = {}
@@ -123,7 +124,7 @@ class Project(NamedTuple):
         return encode({key: dumped[key] for key in sorted(dumped)}, indent="  ", escape_html=True)
 
     def _model(self) -> dict[str, Any]:
-        kinds = {kind: getattr(self, kind) for kind in ("networks", "volumes", "secrets", "configs")}
+        kinds = {kind: getattr(self, kind) for kind in ("networks", "volumes", "secrets", "configs", "models")}
         shown = {name: {k: v for k, v in c.items() if k != "content"} if "environment" in c else c
                  for name, c in self.configs.items()}  # fmt: skip
         return {"name": self.name, "services": self.services, **kinds, "configs": shown, **self.extensions}

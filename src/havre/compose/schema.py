@@ -31,11 +31,13 @@ from havre.compose.kinds import (
     LooseTexts,
     Number,
     Pairs,
+    PullPolicy,
     Size,
     Strict,
     Switch,
     TextOrTexts,
     Texts,
+    Unsaid,
     Unwritten,
 )
 
@@ -293,7 +295,11 @@ _VOLUME_MOUNT = Struct(
             ),
             pointer=True,
         ),
-        Key("volume", Struct("volume", [Key("nocopy", _BOOLEAN), Key("subpath", _TEXT)]), pointer=True),
+        Key(
+            "volume",
+            Struct("volume", [Key("labels", _LABELS), Key("nocopy", _BOOLEAN), Key("subpath", _TEXT)]),
+            pointer=True,
+        ),
         Key("tmpfs", Struct("tmpfs", [Key("size", _SIZE), Key("mode", Number())]), pointer=True),
         Key("image", Struct("image", [Key("subpath", _TEXT)]), pointer=True),
     ],
@@ -308,6 +314,8 @@ _ENV_FILE = _EnvFile(
     required=("path",),
     extensible=False,
 )
+
+_MODEL_USE = Struct("a service's model", _keys("endpoint_var model_var", _TEXT), null=True)
 
 SERVICE = Struct(
     "a service",
@@ -361,7 +369,9 @@ SERVICE = Struct(
         Key("links", _TEXTS),
         Key("logging", Struct("logging", [Key("driver", _TEXT), Key("options", _OPTIONS)]), pointer=True),
         *_keys("mem_limit mem_reservation memswap_limit mem_swappiness", _SIZE),
-        *_keys("mac_address network_mode", _TEXT),
+        Key("mac_address", _TEXT),
+        Key("models", MapOf(_MODEL_USE, _name_problem, short=_TEXTS, keep_null=True)),
+        Key("network_mode", _TEXT),
         Key("networks", MapOf(_ENDPOINT, _name_problem, short=_TEXTS, keep_null=True)),
         Key("oom_kill_disable", _BOOLEAN),
         Key("oom_score_adj", _INTEGER),
@@ -370,7 +380,8 @@ SERVICE = Struct(
         Key("platform", _TEXT),
         Key("ports", ListOf(_PORT)),
         Key("privileged", _BOOLEAN),
-        Key("pull_policy", Choice(("always", "never", "if_not_present", "build", "missing"))),
+        Key("pull_policy", PullPolicy()),
+        Key("pull_refresh_after", Unsaid()),
         Key("read_only", _BOOLEAN),
         *_keys("restart runtime", _TEXT),
         Key("scale", _INTEGER, pointer=True),
@@ -385,6 +396,7 @@ SERVICE = Struct(
         Key("tmpfs", TextOrTexts()),
         Key("tty", _BOOLEAN),
         Key("ulimits", _ULIMITS),
+        Key("use_api_socket", _BOOLEAN),
         *_keys("user userns_mode uts", _TEXT),
         Key("volumes", ListOf(_VOLUME_MOUNT)),
         Key("volumes_from", _TEXTS),
@@ -422,6 +434,11 @@ def _file_object(noun: str) -> Struct:
     return Struct(noun, keys + rest)
 
 
+_MODEL = Struct(
+    "a model",
+    [*_keys("name model", _TEXT), Key("context_size", _INTEGER), Key("runtime_flags", _TEXTS)],
+    required=("model",),
+)
 _INCLUDE = Struct(
     "an include",
     [Key("path", TextOrTexts()), Key("env_file", TextOrTexts()), Key("project_directory", _TEXT)],
@@ -438,6 +455,7 @@ PROJECT = Struct(
         Key("volumes", MapOf(_VOLUME, _name_problem)),
         Key("secrets", MapOf(_file_object("a secret"), _name_problem)),
         Key("configs", MapOf(_file_object("a config"), _name_problem)),
+        Key("models", MapOf(_MODEL, _name_problem)),
         Key("include", ListOf(_INCLUDE)),
         Key("version", Anything()),
     ],

@@ -199,6 +199,8 @@ _RULES = Rules(
         "services.*.label_file": _texts,
         "services.*.extends": _extends,
         "services.*.gpus": _gpus,
+        "services.*.build.no_cache_filter": _texts,
+        "services.*.models": _networks,
         "services.*.networks": _networks,
         "services.*.volumes.*": _volume,
         "services.*.dns": _texts,

@@ -183,26 +183,26 @@ def test_down_goes_backwards_with_or_without_files() -> None:
 
 def test_images_by_policy() -> None:
     wanted = project("services: {a: {image: i}, b: {build: .}, c: {image: j, pull_policy: never}, d: {image: i}}")
-    assert keys(plan_images(wanted, [], ImageOptions())) == ["pull i", "build p-b"]
-    assert keys(plan_images(wanted, ["i", "p-b"], ImageOptions())) == []
-    assert keys(plan_images(wanted, ["i", "p-b"], ImageOptions(build=True))) == ["build p-b"]
-    assert keys(plan_images(wanted, ["i", "p-b"], ImageOptions(pull="always", no_build=True))) == [
+    assert keys(plan_images(wanted, {}, ImageOptions())) == ["pull i", "build p-b"]
+    assert keys(plan_images(wanted, {"i": {}, "p-b": {}}, ImageOptions())) == []
+    assert keys(plan_images(wanted, {"i": {}, "p-b": {}}, ImageOptions(build=True))) == ["build p-b"]
+    assert keys(plan_images(wanted, {"i": {}, "p-b": {}}, ImageOptions(pull="always", no_build=True))) == [
         "pull i", "pull p-b", "pull j",
     ]  # fmt: skip
     with pytest.raises(HavreError, match="--pull"):
-        plan_images(wanted, [], ImageOptions(pull="often"))
+        plan_images(wanted, {}, ImageOptions(pull="often"))
 
 
 def test_what_an_image_is_made_from_is_built_before_it() -> None:
     text = "services: {app: {build: {context: ., additional_contexts: {x: 'service:base'}}}, base: {build: .}}"
     wanted = project(text)
-    steps = plan_images(wanted, ["p-base"], ImageOptions())
+    steps = plan_images(wanted, {"p-base": {}}, ImageOptions())
     assert keys(steps) == ["build p-app"]
-    assert after(plan_images(wanted, ["p-base"], ImageOptions(build=True)), "build p-app") == {"build p-base"}
-    assert keys(plan_images(wanted.selecting(["app"]), [], ImageOptions())) == ["build p-base", "build p-app"]
+    assert after(plan_images(wanted, {"p-base": {}}, ImageOptions(build=True)), "build p-app") == {"build p-base"}
+    assert keys(plan_images(wanted.selecting(["app"]), {}, ImageOptions())) == ["build p-base", "build p-app"]
     circle = project(text.replace("base: {build: .}", "base: {build: {additional_contexts: {x: 'service:app'}}}"))
     with pytest.raises(HavreError, match="builds wait for each other: app -> base -> app"):
-        plan_images(circle, [], ImageOptions())
+        plan_images(circle, {}, ImageOptions())
 
 
 def test_a_request_has_what_the_service_says() -> None:

@@ -52,6 +52,7 @@ COMMANDS = (
         Flag("hash", "", "string", "Print the hashes of services' configurations, one per line"),
         Flag("images", "", "", "Print the names of images, one per line"),
         Flag("lock-image-digests", "", "", "Print an override file with the digests of images"),
+        Flag("models", "", "", "Print the names of models, one per line"),
         Flag("networks", "", "", "Print the names of networks, one per line"),
         Flag("no-consistency", "", "", "Do not check model consistency"),
         Flag("no-env-resolution", "", "", "Do not read services' files of variables"),

@@ -58,6 +58,8 @@ def _part(scene: Scene, source: Source, options: Options, services: list[str]) -
         return _lines(sorted(project.services))
     if options.networks:
         return _lines(sorted(scene.project((), unread).networks))
+    if options.models:
+        return _lines(sorted(model["model"] for model in scene.project((), unread).models.values()))
     if options.volumes:
         return _lines(sorted(scene.project((), unread).volumes))
     if options.hash:

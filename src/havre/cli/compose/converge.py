@@ -6,6 +6,7 @@ import os
 import sys
 
 from havre.cli.compose.stage import Stage
+from havre.cli.compose.supply import supplied
 from havre.compose.images import ImageOptions, plan_images
 from havre.compose.plan import UpOptions, orphans, plan_up
 from havre.compose.state import inspect_images, observe, used_images
@@ -30,6 +31,7 @@ def converge(
     awaited: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Provide images, converge containers, and wait for `awaited` ones to be healthy. Raises HavreError."""
+    project = supplied(stage.session, project)
     state = observe(stage.client, project)
     steps = plan_images(project, state.images, images)
     if steps:

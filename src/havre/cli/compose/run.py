@@ -9,6 +9,7 @@ import sys
 
 from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
+from havre.cli.compose.supply import supplied
 from havre.cli.parser import StatusError
 from havre.compose import labels as label
 from havre.compose.dotenv import read_env_file
@@ -125,7 +126,7 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
     stage = Stage(session, options)
     if options.quiet:
         stage.progress = "quiet"
-    project = stage.project([name])
+    project = supplied(session, stage.project([name]))
     tty = not (options.no_tty or options.no_TTY) and posix.isatty(0) and posix.isatty(1)
     interactive = options.interactive and not options.detach
     check_tty(interactive, tty)

@@ -7,6 +7,7 @@ from threading import Thread
 
 from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
+from havre.cli.compose.supply import supplied
 from havre.cli.parser import StatusError
 from havre.compose.images import ImageOptions, plan_images
 from havre.compose.plan import DIVERGED, FORCE, NEVER, UpOptions
@@ -67,6 +68,7 @@ def _and_watch(stage: Stage, project: Project, begin: Callable[[], None]) -> Cal
 
 def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOptions) -> int:
     """Replace stale containers one by one; returns to the old ones when a new one does not become healthy."""
+    project = supplied(stage.session, project)
     state = observe(stage.client, project)
     if steps := plan_images(project, state.images, images):
         stage.carry_out(steps)
