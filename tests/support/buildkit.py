@@ -59,6 +59,13 @@ class Caller:
         assert isinstance(answer, reply)
         return answer
 
+    async def listen(self, method: str, question: Message, reply: type[A]) -> AsyncIterator[A]:
+        """Call a method that answers with a stream, until it ends."""
+        async with self._channel.request(method, Cardinality.UNARY_STREAM, type(question), reply) as stream:
+            await stream.send_message(question, end=True)
+            async for answer in stream:
+                yield answer
+
     async def solve(self, exporter: str, attrs: dict[str, str], options: dict[str, str]) -> dict[str, str]:
         """Build by Control.Solve only. Returns the exporter's response."""
         request = m.SolveRequest(

@@ -53,7 +53,7 @@ class GcPolicy:
 
 def parse_gc_policy(builder: Mapping[str, Any]) -> GcPolicy:
     """The policy of daemon.json's `builder`. Raises `InvalidInput`."""
-    builder = _only(builder, ("gc", "entitlements", "insecure-entitlements"), "builder")
+    builder = _only(builder, ("gc", "entitlements", "insecure-entitlements", "history"), "builder")
     gc = _only(builder.get("gc", {}), ("enabled", "defaultKeepStorage", "policy"), "builder.gc")
     policy = gc.get("policy")
     rules = None if policy is None else tuple(_rule(entry) for entry in policy)

@@ -233,8 +233,9 @@ class BuildResult:
 
     `unconsumed` are names of build arguments given that no ARG declares. `image` is None if the request had
     `store=False`: the layers are then kept as long as the build cache has them. `predicates` are those of requested
-    attestations. `caches` are the documents of caches for the client, by mode. Of a multi-platform build `platforms`
-    has all results; the other fields are those of the platform that the names resolve to: the host's, or the first.
+    attestations; `provenance` has all details, for the history of builds. `caches` are the documents of caches for the
+    client, by mode. Of a multi-platform build `platforms` has all results; the other fields are those of the platform
+    that the names resolve to: the host's, or the first.
     """
 
     config: bytes
@@ -242,5 +243,6 @@ class BuildResult:
     image: ImageId | None = None
     unconsumed: tuple[str, ...] = ()
     predicates: tuple[Predicate, ...] = ()
+    provenance: Predicate | None = None
     caches: Mapping[str, bytes] = field(default_factory=dict)
     platforms: Mapping[str, BuildResult] = field(default_factory=dict)

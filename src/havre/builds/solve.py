@@ -29,10 +29,11 @@ from havre.builds.contexts import Contexts
 from havre.builds.emulation import check_runs, find_interpreters
 from havre.builds.entitlements import DEFAULT, NETWORK_HOST, check_grants, require
 from havre.builds.gcpolicy import GcPolicy, GcRule
+from havre.builds.history import History, HistoryLimits, Record, StoredDocument
 from havre.builds.platforms import PlatformsProgress, SharedClient, side_by_side, split_platforms
 from havre.builds.progress import BuildProgress, shown, unreported
 from havre.builds.provenance import Facts, render_provenance
-from havre.builds.request import MAIN_CONTEXT, BuildRequest, BuildResult, ContextSource
+from havre.builds.request import MAIN_CONTEXT, BuildRequest, BuildResult, ContextSource, Provenance
 from havre.builds.running import Remapping, Runner, Sandboxes
 from havre.builds.stages import Job, Stages
 from havre.builds.steps import Fresh, Steps
@@ -85,7 +86,9 @@ class Builder:
         contexts: Contexts,
         scratch: Path,
         agreed: frozenset[str],
+        history: History,
     ) -> None:
+        self.history = history
         self._agreed = agreed
         self._images = images
         self._storage = storage
@@ -117,13 +120,15 @@ class Builder:
         cgroupns: str = "",
         gc: GcPolicy | None = None,
         agreed: frozenset[str] = DEFAULT,
+        history: HistoryLimits = HistoryLimits(),  # noqa: B008 - frozen
         cdi_directories: Sequence[Path] = (),
     ) -> Builder:
         """Create the builder and remove what interrupted builds left behind.
 
         `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command uses them; `contexts`
         are clients' build contexts, which count as cache; `remapping` is the ID range of commands; `gc` limits the
-        cache; `agreed` are the entitlements that a client may grant; `cdi_directories` describe CDI devices.
+        cache, `history` the records of builds; `agreed` are the entitlements that a client may grant;
+        `cdi_directories` describe CDI devices.
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
         await in_thread(_prepare, scratch, memory)
@@ -142,7 +147,9 @@ class Builder:
             cdi_directories,
         )
         steps = Steps(storage, cache, runner)
-        builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch, agreed)
+        table = storage.db.table
+        past = History(table("build_history", Record), table("build_documents", StoredDocument), history)
+        builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch, agreed, past)
         if gc is not None:
             builder._rules = gc.for_disk((await in_thread(shutil.disk_usage, directory)).total)
         return builder
@@ -309,12 +316,14 @@ class Builder:
         elif sbom is not None:
             with shown("generating sbom", job.tell):
                 predicates.append(Predicate(SPDX, await self._images.describe_packages(document, _SBOM)))
+        facts = _facts(job, stages)
         if (asked := request.attestations.provenance) is not None:
-            predicates.append(render_provenance(_facts(job, stages), asked))
+            predicates.append(render_provenance(facts, asked))
         built = BuildResult(
             config=document,
             layers=result.layers,
             predicates=tuple(predicates),
+            provenance=render_provenance(facts, Provenance(full=True, builder_id=asked.builder_id if asked else "")),
             unconsumed=tuple(stages.unconsumed()),
         )
         return _Built(built, steps)

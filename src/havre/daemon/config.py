@@ -20,6 +20,7 @@ import msgspec
 
 from havre.builds.entitlements import DEFAULT, parse_entitlements
 from havre.builds.gcpolicy import GcPolicy, parse_gc_policy
+from havre.builds.history import HistoryLimits, parse_history_limits
 from havre.containers.life.control import DEFAULT_TIMEOUT_S
 from havre.daemon.configrefusals import REFUSED, check_refused
 from havre.daemon.directives import BY_FLAG, BY_KEY, DEFAULT_FILE, FLAGS, Directive, Kind
@@ -63,6 +64,7 @@ class DaemonConfig:
     group: str = ""
     builder: GcPolicy = field(default_factory=GcPolicy)
     build_entitlements: frozenset[str] = DEFAULT
+    build_history: HistoryLimits = field(default_factory=HistoryLimits)
     bip: str = ""
     bip6: str = ""
     bridge: str = ""
@@ -255,6 +257,7 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
         fields[name] = convert(value) if convert else value
     if "builder" in values:
         fields["build_entitlements"] = parse_entitlements(values["builder"])
+        fields["build_history"] = parse_history_limits(values["builder"])
     ignored = tuple(sorted(key for key in values if not BY_KEY[key].used and key not in REFUSED))
     config = DaemonConfig(**fields, ignored=ignored)
     if config.log_level not in ("debug", "info", "warn", "error", "fatal"):

@@ -256,6 +256,7 @@ async def _open_builder(
         cgroupns=config.default_cgroupns_mode,
         gc=config.builder,
         agreed=config.build_entitlements,
+        history=config.build_history,
         cdi_directories=defaults.cdi_directories,
     )
     await contexts.open()

@@ -1,7 +1,8 @@
 """The daemon's state: tables of documents in one SQLite database.
 
 A table maps text keys to `msgspec` structs, stored as JSON with the structs' own field names. Tables are read whole at
-start and rows written one at a time; there are no queries, so there is no SQL outside this module.
+start (or row by row, if documents are large) and rows written one at a time; there are no queries, so there is no SQL
+outside this module.
 
     loop:   put(key, struct) -> encode -> queue --+          +--> future resolved in the caller's loop
                                                   v          |
@@ -216,6 +217,7 @@ class Table(Generic[T]):
         self._create = f'CREATE TABLE IF NOT EXISTS "{name}" (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID'
         self._put = f'INSERT INTO "{name}" VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value'
         self._delete = f'DELETE FROM "{name}" WHERE key = ?'
+        self._one = f'SELECT value FROM "{name}" WHERE key = ?'
         self._all = f'SELECT key, value FROM "{name}" ORDER BY key'
 
     async def all(self) -> dict[str, T]:
@@ -239,6 +241,14 @@ class Table(Generic[T]):
                 where = f"row {key!r} of table {self._name} in {self._database.path}"
                 log.error("%s is damaged and skipped: %s", where, error)
         return found
+
+    async def get(self, key: str) -> T | None:
+        """The document under `key`, for tables too large to be held in memory; None if it is missing or unreadable."""
+        row = await self._submit(lambda db: db.execute(self._one, (key,)).fetchone(), durable=False)
+        try:
+            return None if row is None else self._decoder.decode(row[0])
+        except (msgspec.MsgspecError, TypeError, RecursionError, UnicodeDecodeError):
+            return None
 
     async def put(self, key: str, value: T, *, urgent: bool = False, lazily: bool = False) -> None:
         """Write `value`, encoded at the time of the call, under `key`; returns once it is on disk.

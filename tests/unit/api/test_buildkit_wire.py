@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,6 @@ from havre.api.buildkit.control import Control
 from havre.api.buildkit.filesync import DATA, ERR, FIN, STAT, receive
 from havre.api.buildkit.http2 import MAX_MESSAGE, Channel, server_protocol, streaming, unary
 from havre.api.buildkit.messages import (
-    BuildHistoryRequest,
     PingRequest,
     SolveRequest,
     Stat,
@@ -333,29 +333,18 @@ def test_a_ping_is_no_secret() -> None:
 
 def test_nobody_waits_for_an_empty_graph() -> None:
     nobody: Any = None
-    request = decode(SolveRequest, b"\x0a\x01r\x12\x00")  # ref "r", a definition of no bytes
+    builder: Any = SimpleNamespace(history=None)
+    request = decode(SolveRequest, b"\x0a\x01r\x12\x00\x58\x01")  # ref "r", a definition of no bytes, internal
     with pytest.raises(HavreError, match="low-level build definitions"):
-        asyncio.run(Control(nobody, nobody, nobody, nobody, nobody).solve(request, nobody))
-
-
-def test_nobody_waits_for_a_history_that_is_not_kept() -> None:
-    nobody: Any = None
-
-    async def listen(early_exit: bool) -> list[Any]:
-        control = Control(nobody, nobody, nobody, nobody, nobody)
-        return [each async for each in control.history(BuildHistoryRequest(early_exit=early_exit), nobody)]
-
-    assert asyncio.run(listen(True)) == []
-    with pytest.raises(GRPCError) as refused:
-        asyncio.run(listen(False))
-    assert refused.value.status is Status.UNIMPLEMENTED
+        asyncio.run(Control(builder, nobody, nobody, nobody, nobody).solve(request, nobody))
 
 
 def test_a_second_build_of_the_same_reference_leaves_the_first_what_it_has() -> None:
     async def work() -> None:
         nobody: Any = None
-        control, closed = Control(nobody, nobody, nobody, nobody, nobody), list[str]()
-        first = asyncio.ensure_future(control.solve(SolveRequest(ref="r"), nobody))
+        builder: Any = SimpleNamespace(history=None)
+        control, closed = Control(builder, nobody, nobody, nobody, nobody), list[str]()
+        first = asyncio.ensure_future(control.solve(SolveRequest(ref="r", internal=True), nobody))
         await asyncio.sleep(0)
         with control._jobs.using("r") as job:
             job.resources.callback(closed.append, "files")

@@ -21,9 +21,12 @@ from grpclib.const import Status as Code
 from grpclib.exceptions import GRPCError
 
 from havre import __version__
+from havre.aio import finish
 from havre.api.buildkit import messages as m
 from havre.api.buildkit.exporters import Export, parse_exporter
 from havre.api.buildkit.exporting import export_cache, export_files, export_image, export_layout
+from havre.api.buildkit.history import timestamp
+from havre.api.buildkit.historyservice import HistoryService, Recording
 from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
 from havre.api.buildkit.jobs import Job, Jobs
 from havre.api.buildkit.llb import CAPABILITIES as SOURCE_CAPABILITIES
@@ -33,7 +36,6 @@ from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Sessions
 from havre.api.buildkit.source import SessionSource
 from havre.api.buildkit.sources import SourceFiles
-from havre.api.buildkit.status import timestamp
 from havre.api.buildkit.subrequests import answer
 from havre.builds.cache import CacheRecord
 from havre.builds.contexts import Contexts
@@ -75,18 +77,18 @@ class Control:
         self._outputs = outputs
         self._sessions = sessions
         self._jobs = Jobs()
+        self._history = HistoryService(builder.history)
         self.bodies: dict[str, AsyncIterator[bytes]] = {}
 
     def routes(self) -> Routes:
         """All methods by path."""
         return {
             _CONTROL + "Solve": unary(self.solve, m.SolveRequest, m.SolveResponse),
-            _CONTROL + "Status": streaming(self.status, m.StatusRequest, m.StatusResponse),
+            _CONTROL + "Status": streaming(self.status, m.StatusRequest, m.StatusResponse, stamped=True),
             _CONTROL + "ListWorkers": unary(self.list_workers, m.ListWorkersRequest, m.ListWorkersResponse),
             _CONTROL + "Info": unary(self.info, m.InfoRequest, m.InfoResponse),
             _CONTROL + "DiskUsage": unary(self.disk_usage, m.DiskUsageRequest, m.DiskUsageResponse),
             _CONTROL + "Prune": streaming(self.prune, m.PruneRequest, m.UsageRecord),
-            _CONTROL + "ListenBuildHistory": streaming(self.history, m.BuildHistoryRequest, m.BuildHistoryEvent),
             _BRIDGE + "Ping": unary(self.ping, m.PingRequest, m.PongResponse),
             _BRIDGE + "Solve": unary(self.bridge_solve, m.BridgeSolveRequest, m.BridgeSolveResponse),
             _BRIDGE + "Evaluate": unary(self.evaluate, m.EvaluateRequest, m.EvaluateResponse),
@@ -94,6 +96,7 @@ class Control:
             _BRIDGE + "ReadFile": unary(self.read_file, m.ReadFileRequest, m.ReadFileResponse),
             _BRIDGE + "Warn": unary(self.warn, m.WarnRequest, m.WarnResponse),
             _BRIDGE + "Return": unary(self.return_, m.ReturnRequest, m.ReturnResponse),
+            **self._history.routes(),
         }
 
     # -- Control: a build
@@ -102,12 +105,24 @@ class Control:
         """Run one build. Cancelling the call cancels the build."""
         with self._jobs.using(request.ref) as job, ExitStack() as solving:
             solving.enter_context(job.solving(request))  # first: on failure, another call's job must not be closed
+            recording = None if request.internal else Recording(self._builder.history, request, job)
+            failure: BaseException | None = None
             async with job.resources:
                 try:
-                    return await self._solve(request, job)
+                    response = await self._solve(request, job)
+                    if recording is not None:
+                        recording.response = response.exporter_response
+                    return response
+                except BaseException as error:
+                    failure = error
+                    raise
                 finally:
                     solving.close()
-                    await job.idle()
+                    try:
+                        await job.idle()
+                    finally:  # a client that leaves cancels this call more than once
+                        if recording is not None:
+                            await finish(recording.end(failure))
 
     async def _solve(self, request: m.SolveRequest, job: Job) -> m.SolveResponse:
         exports, caches = _exports_of(request), _caches_of(request)
@@ -119,6 +134,7 @@ class Control:
             result: BuildResult | None = await self._build(job, request.frontend, request.frontend_attrs)
         else:
             result = await job.returned()
+        job.result = result
         if result is None:
             return m.SolveResponse()
         told = await self._export(job, exports, result, request.session)
@@ -183,18 +199,14 @@ class Control:
                 raise _located(error, source.text) from error
 
     async def status(self, request: m.StatusRequest, metadata: Metadata) -> AsyncIterator[m.StatusResponse]:
-        """Stream a build's progress until it ends."""
+        """Stream a build's progress until it ends, or as it was if it has ended."""
+        if (kept := await self._history.log_of(request.ref)) is not None:
+            for message in kept:
+                yield message
+            return
         with self._jobs.using(request.ref) as job:
             async for message in job.status.messages():
                 yield message
-
-    async def history(self, request: m.BuildHistoryRequest, metadata: Metadata) -> AsyncIterator[m.BuildHistoryEvent]:
-        """Past builds: none are recorded, and new ones cannot be waited for."""
-        if not request.early_exit:
-            raise GRPCError(Code.UNIMPLEMENTED, "no history of builds is kept")
-        past: Sequence[m.BuildHistoryEvent] = ()
-        for event in past:
-            yield event
 
     # -- Control: the daemon
 
@@ -243,6 +255,7 @@ class Control:
         if not request.frontend:
             return m.BridgeSolveResponse(m.Result())
         with self._jobs.using(_build_id(metadata)) as job, job.building():
+            job.attributes = dict(request.frontend_opt)
             if request.frontend_opt.get("requestid"):
                 return m.BridgeSolveResponse(await self._answer(job, request.frontend, request.frontend_opt))
             result = await self._build(job, request.frontend, request.frontend_opt)

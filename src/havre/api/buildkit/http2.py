@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 import h2.config
@@ -38,6 +39,7 @@ from havre.errors import HavreError
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 16 << 20
+_TIMESTAMP = "buildkit-current-timestamp"
 FLOW_WINDOW = 64 << 20  # 200 MB of context arrive twice as fast as with 4 MiB
 
 Q = TypeVar("Q", bound=Message)
@@ -143,11 +145,15 @@ def unary(answer: Callable[[Q, Metadata], Awaitable[A]], question: type[Q], repl
     return Route(handle, Cardinality.UNARY_UNARY, question, reply)
 
 
-def streaming(answer: Callable[[Q, Metadata], AsyncIterator[A]], question: type[Q], reply: type[A]) -> Route:
-    """A method with one request message and a stream of responses."""
+def streaming(
+    answer: Callable[[Q, Metadata], AsyncIterator[A]], question: type[Q], reply: type[A], *, stamped: bool = False
+) -> Route:
+    """A method with one request message and a stream of responses, `stamped` with the daemon's time."""
 
     async def handle(stream: Stream[Any, Any]) -> None:
         message = await _only_message(stream)
+        if stamped:
+            await stream.send_initial_metadata(metadata={_TIMESTAMP: datetime.now(UTC).isoformat()})
         try:
             async for each in answer(message, stream.metadata or {}):
                 await stream.send_message(each)

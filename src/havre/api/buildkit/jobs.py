@@ -32,7 +32,10 @@ REMEMBERED = 64  # ended jobs kept for a late Status
 
 
 class Job:
-    """One build: its request, progress and result. `resources` are closed when Control.Solve ends."""
+    """One build: its request, progress and result. `resources` are closed when Control.Solve ends.
+
+    `attributes` are the frontend's options that the client named last.
+    """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -44,6 +47,8 @@ class Job:
         self._ended = asyncio.Event()
         self._sources: dict[str, SourceFiles] = {}
         self.resources = AsyncExitStack()
+        self.attributes: dict[str, str] = {}
+        self.result: BuildResult | None = None
 
     @contextmanager
     def solving(self, request: SolveRequest) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The messages of the calls that BuildKit answers, as far as used here, with the field numbers of its .proto files.
 
-Unused fields are omitted; the decoder skips them. `sessionmessages` has those of the calls that it makes to the client.
+Unused fields are omitted; the decoder skips them. `sessionmessages` has those of the calls that it makes to the client,
+`historymessages` those of the history of builds.
 
 Source: moby/buildkit api/services/control/control.proto, api/types/worker.proto, frontend/gateway/pb/gateway.proto,
 util/apicaps/pb/caps.proto; tonistiigi/fsutil types/stat.proto; google/rpc/status.proto.
@@ -274,18 +275,6 @@ class StatusResponse(Message):
     statuses: list[VertexStatus] = pb.repeated(2, VertexStatus)
     logs: list[VertexLog] = pb.repeated(3, VertexLog)
     warnings: list[VertexWarning] = pb.repeated(4, VertexWarning)
-
-
-@dataclass
-class BuildHistoryRequest(Message):
-    active_only: bool = pb.flag(1)
-    ref: str = pb.text(2)
-    early_exit: bool = pb.flag(3)
-
-
-@dataclass
-class BuildHistoryEvent(Message):
-    type: int = pb.number(1)
 
 
 # -- LLBBridge: calls of a frontend, such as buildx

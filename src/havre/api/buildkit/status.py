@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+from havre.api.buildkit.history import CLIPPED, StatusLog, timestamp
 from havre.api.buildkit.messages import (
     Position,
     Range,
     SourceInfo,
     StatusResponse,
-    Timestamp,
     VertexLog,
     VertexStatus,
     VertexWarning,
@@ -31,16 +32,16 @@ from havre.oci.digest import digest_of
 
 MAX_UNREAD_LOG = 8 << 20  # bytes of output buffered for a client that does not read
 MAX_MESSAGE_LOG = 1 << 20
-_CLIPPED = b"[output clipped]\n"
 
 
 class Status:
-    """One build's events for one reader.
+    """One build's events for one reader, and for the history and further readers (`kept`).
 
     Digests are salted: a client with several builds (bake) would merge steps with equal digests.
     """
 
     def __init__(self) -> None:
+        self.kept = StatusLog()
         self._salt = secrets.token_hex(8)
         self._pending = StatusResponse()
         self._unread_log = 0
@@ -48,28 +49,43 @@ class Status:
         self._transfers: dict[tuple[str, str], float] = {}
         self._last: Vertex | None = None
         self._closed = False
+        self._has_reader = False
         self._changed = asyncio.Event()
+        self._news = asyncio.Event()  # for further readers: set and replaced at each change
 
     def progress(self, event: BuildEvent) -> None:
         """Process a build event."""
         if isinstance(event, Log):
             self._log(event)
         elif isinstance(event, Transfer):
-            self._pending.statuses.append(self._transfer(event))
+            self._transfer(event)
         elif isinstance(event, Warned):
-            self._pending.warnings.append(self._warning(event))
+            self._pending.warnings.append(warning := self._warning(event))
+            self.kept.add(StatusResponse(warnings=[warning]))
         elif event.vertex.name:  # otherwise it changes no file, and BuildKit does not report such steps
             self._last = event.vertex
-            self._pending.vertexes.append(self._vertex(event))
-        self._changed.set()
+            self._pending.vertexes.append(vertex := self._vertex(event))
+            self.kept.add(StatusResponse(vertexes=[vertex]))
+        self._wake()
 
     def close(self) -> None:
         """End the stream."""
         self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Wake the readers."""
         self._changed.set()
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def messages(self) -> AsyncIterator[StatusResponse]:
-        """All messages until the build ends."""
+        """All messages until the build ends; for further readers those that the history keeps."""
+        if self._has_reader:
+            async for message in self._kept_messages():
+                yield message
+            return
+        self._has_reader = True
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -77,6 +93,18 @@ class Status:
                 yield message
             if self._closed:
                 return
+
+    async def _kept_messages(self) -> AsyncIterator[StatusResponse]:
+        """The messages of `kept` until the build ends."""
+        known = 0
+        while True:
+            news, is_last = self._news, self._closed
+            for message in self.kept.since(known):
+                known += 1
+                yield message
+            if is_last:
+                return
+            await news.wait()
 
     def _take(self) -> StatusResponse:
         """The pending events, with at most as much output as a message may carry."""
@@ -108,17 +136,19 @@ class Status:
 
     def _log(self, event: Log) -> None:
         self._last = event.vertex
-        data = event.data
+        told = VertexLog(self._salted(event.vertex.digest), timestamp(event.at), event.stream, event.data)
+        self.kept.add(StatusResponse(logs=[told]))
         if self._unread_log >= MAX_UNREAD_LOG:
             return
-        self._unread_log += len(data)
+        self._unread_log += len(event.data)
         if self._unread_log >= MAX_UNREAD_LOG:
-            data += _CLIPPED
-        self._pending.logs.append(VertexLog(self._salted(event.vertex.digest), timestamp(event.at), event.stream, data))
+            told = replace(told, msg=event.data + CLIPPED)
+        self._pending.logs.append(told)
 
-    def _transfer(self, event: Transfer) -> VertexStatus:
-        began = self._transfers.setdefault((event.vertex.digest, event.id), event.at)
-        return VertexStatus(
+    def _transfer(self, event: Transfer) -> None:
+        key = (event.vertex.digest, event.id)
+        is_first, began = key not in self._transfers, self._transfers.setdefault(key, event.at)
+        told = VertexStatus(
             id=event.id,
             vertex=self._salted(event.vertex.digest),
             current=event.current,
@@ -127,6 +157,9 @@ class Status:
             started=timestamp(began),
             completed=timestamp(event.at) if event.done else None,
         )
+        self._pending.statuses.append(told)
+        if is_first or event.done:
+            self.kept.add(StatusResponse(statuses=[told]))
 
     def _warning(self, event: Warned) -> VertexWarning:
         file = event.file
@@ -142,9 +175,3 @@ class Status:
 
     def _salted(self, digest: str) -> str:
         return digest_of(f"{self._salt} {digest}".encode())
-
-
-def timestamp(seconds: float) -> Timestamp:
-    """A time in seconds since the epoch as BuildKit's Timestamp."""
-    whole = int(seconds)
-    return Timestamp(whole, int((seconds - whole) * 1e9))
