@@ -6,10 +6,12 @@ Source: Docker Engine API, "Networks".
 from __future__ import annotations
 
 from aiohttp import web
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.networks.spec import NetworkSpec
+from havre.networks.spec import Network, NetworkSpec
 from havre.wire import versions
 from havre.wire.networks import ConnectRequest, DisconnectRequest, NetworkCreated, NetworksPruned
 
@@ -19,15 +21,22 @@ async def _list(call: Call) -> web.StreamResponse:
     listed = networks.list(call.filters())
     if versions.networks_list_containers(call.version):
         listed = [networks.get(network.id) for network in listed]
-    return call.json(listed)
+    return call.json([_shown(network, call) for network in listed])
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
-    return call.json(call.services.networks.get(call.name))
+    return call.json(_shown(call.services.networks.get(call.name), call))
+
+
+def _shown(network: Network, call: Call) -> Network:
+    """A network as the client's version knows it."""
+    return network if versions.networks_tell_of_ipv4(call.version) else replace(network, enable_ipv4=UNSET)
 
 
 async def _create(call: Call) -> web.StreamResponse:
     spec = await call.body(NetworkSpec)
+    if not versions.networks_tell_of_ipv4(call.version):
+        spec.enable_ipv4 = None
     network = await call.settle(call.services.networks.create(spec))
     return call.json(NetworkCreated(id=network.id), 201)
 

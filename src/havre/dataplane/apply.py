@@ -12,14 +12,14 @@ import errno
 import hashlib
 import logging
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from havre.aio import in_thread, spawn
 from havre.dataplane.ipam import Address, Subnet
-from havre.dataplane.plan import Bridge, Endpoint, bridge_link, choose_gateway, dummy_parent, vlan_of
+from havre.dataplane.plan import Bridge, Endpoint, bridge_link, choose_ways, dummy_parent, vlan_of
 from havre.errors import Failed, HavreError, InvalidInput, Unsupported
 from havre.linux import namespaces, netlink
 from havre.linux.conntrack import Conntrack
@@ -281,22 +281,22 @@ class Host:
         ending = netlink.delete_group(self._group)
         await act("delete devices", _ignoring, errno.ENODEV, self._endings.run, ending)
 
-    async def attach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
-        """Add a device to an existing namespace; the default route then leads by `gateway`."""
+    async def attach(self, path: Path, endpoint: Endpoint, ways: Mapping[int, Endpoint]) -> None:
+        """Add a device to an existing namespace; the default routes are then those of `ways`, by IP version."""
 
         def inside() -> None:
             self._attach_inside(path, endpoint)
-            _route_by(gateway)
+            _route_by(ways)
 
         await act(f"attach to {endpoint.bridge.name}", namespaces.in_netns, path, inside)
 
-    async def detach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
-        """Remove a device from a namespace; the default route then leads by `gateway`. Idempotent."""
+    async def detach(self, path: Path, endpoint: Endpoint, ways: Mapping[int, Endpoint]) -> None:
+        """Remove a device from a namespace; the default routes are then those of `ways`. Idempotent."""
         on_host = endpoint.bridge.on_host
 
         def inside() -> None:
             _leave(endpoint.interface, endpoint.link if on_host else "")
-            _route_by(gateway)
+            _route_by(ways)
 
         await act(f"detach from {endpoint.bridge.name}", namespaces.in_netns, path, inside)
         if on_host:
@@ -325,7 +325,7 @@ class Host:
                 own.run(netlink.set_up(_LO))
             for endpoint in endpoints:
                 self._attach_inside(path, endpoint)
-            _route_by(choose_gateway(endpoints))
+            _route_by(choose_ways(endpoints))
             return then()
 
         return namespaces.create_netns(path, inside, owner)
@@ -404,14 +404,15 @@ def _without(index: int, addresses: Sequence[Interface]) -> list[netlink.Request
     return [netlink.delete_address(index, each) for each in reversed(addresses)]
 
 
-def _route_by(gateway: Endpoint | None) -> None:
-    """Set the default routes of the calling thread's namespace to those of `gateway`; None: remove them."""
+def _route_by(ways: Mapping[int, Endpoint]) -> None:
+    """Set the default routes of the calling thread's namespace, by IP version, and remove the others."""
     with Netlink() as own:
-        device = own.link(gateway.interface) if gateway is not None else None
-        routers = {each.version: gateway.bridge.pool_of(each).router for each in gateway.addresses} if gateway else {}
         for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
-            if device is not None and version in routers:
-                own.run(netlink.new_default_route(device.index, routers[version]))
+            way = ways.get(version)
+            device = own.link(way.interface) if way is not None else None
+            if way is not None and device is not None:
+                address = next(each for each in way.addresses if each.version == version)
+                own.run(netlink.new_default_route(device.index, way.bridge.pool_of(address).router))
                 continue
             none = (errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
             _ignoring(none, own.run, netlink.delete_default_route(family))

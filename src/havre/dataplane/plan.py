@@ -12,7 +12,7 @@ Owns names of links, MAC addresses, and the firewall's contents as data; `apply`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
@@ -96,8 +96,8 @@ class Bridge:
         """How its containers' published ports are reached."""
         versions = frozenset(pool.subnet.version for pool in self.pools)
         routed = frozenset(version for version in versions if self.gateway_mode(version) == ROUTED)
-        # A network routed only by IPv4 has no host port for IPv6 clients either.
-        return Access(routed | ({6} - versions if routed else set()), versions if self.trusted else routed)
+        # A network routed by its only IP version has no host port for clients of the other one either.
+        return Access(routed | ({4, 6} - versions if routed else set()), versions if self.trusted else routed)
 
     @property
     def on_host(self) -> bool:
@@ -138,12 +138,14 @@ class Bridge:
 class Endpoint:
     """A container's attachment to a bridge. `interface` is the device inside, `link` its other end on the host.
 
+    It has an IPv4 `address`, an IPv6 `address6`, or both.
+
     `link_local` are additional addresses, `sysctls` settings of the device (path below /proc/sys/net, value).
     """
 
     id: str
     bridge: Bridge
-    address: Address
+    address: Address | None
     mac: str
     interface: str
     address6: Address | None = None
@@ -159,7 +161,7 @@ class Endpoint:
     @property
     def addresses(self) -> tuple[Address, ...]:
         """The container's addresses on the network."""
-        return (self.address,) if self.address6 is None else (self.address, self.address6)
+        return tuple(each for each in (self.address, self.address6) if each is not None)
 
     @property
     def inside(self) -> tuple[Interface, ...]:
@@ -192,13 +194,22 @@ class LinkMap:
 
 
 def choose_gateway(endpoints: Iterable[Endpoint]) -> Endpoint | None:
-    """The endpoint that provides the default route and published ports: the highest gateway priority on an external
+    """The endpoint that provides published ports and a default route: the highest gateway priority on an external
     network.
 
     Ties go to the one connected first.
     """
     ways_out = [endpoint for endpoint in endpoints if not endpoint.bridge.internal]
     return max(ways_out, key=lambda endpoint: endpoint.priority, default=None)
+
+
+def choose_ways(endpoints: Collection[Endpoint]) -> dict[int, Endpoint]:
+    """The endpoint that provides the default route of each IP version, chosen as by `choose_gateway`."""
+    having = {
+        version: choose_gateway(each for each in endpoints if any(own.version == version for own in each.addresses))
+        for version in (4, 6)
+    }
+    return {version: endpoint for version, endpoint in having.items() if endpoint is not None}
 
 
 def dummy_parent(network_id: str) -> str:

@@ -102,7 +102,7 @@ class Reservation:
     wish: Publish
     host_port: int
     hosts: tuple[Address, ...]
-    target: Address
+    target: Address | None
     holder: str
     target6: Address | None = None
     relayed: bool = True
@@ -130,11 +130,11 @@ class Reservation:
             return own.port == wish.port and not (wish.hosts and own.first)
         return wish.accepts(self.host_port)
 
-    def for_heir(self, wish: Publish, target: Address, holder: str, target6: Address | None) -> Reservation:
+    def for_heir(self, wish: Publish, target: Address | None, holder: str, target6: Address | None) -> Reservation:
         """The reservation that another container gets from it by `Ports.hand_over`, for a wish that it satisfies."""
         return Reservation(wish, self.host_port, self.hosts, target, holder, target6, self.relayed)
 
-    def retarget(self, target: Address, target6: Address | None) -> None:
+    def retarget(self, target: Address | None, target6: Address | None) -> None:
         """Change the container's addresses; `serve` again afterwards."""
         for relay in self.relays:
             relay.close()
@@ -143,7 +143,7 @@ class Reservation:
 
     def serve(self, budget: Budget | None = None) -> None:
         """Relay what arrives at the sockets themselves; `budget` limits the clients of all relays."""
-        target = (str(self.target), self.wish.port)
+        target = (str(self.target or self.target6), self.wish.port)
         for held in self.sockets if self.relayed else ():
             if self.wish.protocol != "sctp":
                 self.relays.append(Relay(held, self.wish.protocol, target, budget))
@@ -173,10 +173,13 @@ class Ports:
         self._next = ephemeral[0]
         self._held: dict[tuple[str, int], list[Reservation]] = {}
 
-    def reserve(self, wish: Publish, target: Address, holder: str, target6: Address | None = None) -> Reservation:
+    def reserve(
+        self, wish: Publish, target: Address | None, holder: str, target6: Address | None = None
+    ) -> Reservation:
         """Reserve a host port for `wish`, or raise Failed in dockerd's words; `holder` names the container.
 
-        `target6` is the container's IPv6 address, if it has one; otherwise `target` serves IPv6 clients as well.
+        `target` and `target6` are the container's IPv4 and IPv6 addresses; if it has one of them alone, that serves
+        clients of both IP versions.
         """
         hosts = wish.hosts
         if not hosts:
@@ -235,7 +238,7 @@ class Ports:
             yield number
 
     def _hold(
-        self, wish: Publish, number: int, hosts: tuple[Address, ...], target: Address, holder: str
+        self, wish: Publish, number: int, hosts: tuple[Address, ...], target: Address | None, holder: str
     ) -> Reservation:
         for own, port in self._api if wish.protocol == "tcp" else ():
             if port == number and any(_clash(own, host) for host in hosts):

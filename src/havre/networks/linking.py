@@ -76,6 +76,7 @@ class Linking:
         bridge = next((end for end in held.endpoints.values() if end.bridge.name == "bridge"), None)
         if bridge is None or bridge.bridge.icc:
             return []
+        assert bridge.address is not None, "the default bridge has IPv4"
         return [each for link in held.links for each in link.maps(bridge.address)]
 
     def _links_of(self, held: Held) -> list[Link]:
@@ -88,7 +89,7 @@ class Linking:
         for alias, name in held.wanted_links.items():
             other = self._meant(held, alias, name)
             end = other.endpoints.get(network.id) if other is not None else None
-            if other is not None and end is not None:
+            if other is not None and end is not None and end.address is not None:
                 links.append(Link(held.name, alias, other.id, other.name, end.address, other.exposed))
             elif alias in before:
                 links.append(before[alias])

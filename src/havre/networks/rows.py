@@ -207,6 +207,7 @@ class NetworkRows:
         given = {**options.defaults.get(spec.driver or "bridge", {}), **(spec.options or {})}
         if not spec.config_only:
             given |= words.filled_in(spec.driver, given, id, {bridge.vni for bridge in self._bridges.values()})
+        versions = words.enabled(spec, given)
         self._check_link(id, given.get(words.LINK, ""))
         config = (spec.ipam.config if spec.ipam else None) or []
         return Network(
@@ -215,10 +216,11 @@ class NetworkRows:
             created=times.now(),
             scope="swarm" if spec.driver == "overlay" else "local",
             driver="null" if spec.config_only else spec.driver or "bridge",
-            enable_ipv6=bool(spec.enable_ipv6),
+            enable_ipv4=4 in versions,
+            enable_ipv6=6 in versions,
             ipam=Ipam(
                 options=spec.ipam.options if spec.ipam else None,
-                config=config if spec.config_only else self._pools(spec, options, list(routes)),
+                config=config if spec.config_only else self._pools(spec, options, list(routes), versions),
             ),
             internal=spec.internal,
             attachable=spec.attachable,
@@ -233,12 +235,18 @@ class NetworkRows:
         config = self.named(source)
         if config is None or not config.config_only:
             raise NotFound(f'configuration network "{source}" does not exist')
-        if (spec.ipam and spec.ipam.config) or spec.options or spec.labels or spec.enable_ipv6:
+        versions = spec.enable_ipv6 or spec.enable_ipv4 is False
+        if (spec.ipam and spec.ipam.config) or spec.options or spec.labels or versions:
             raise Forbidden(
                 "user specified configurations are not supported if the network depends on a configuration network"
             )
         made = msgspec.structs.replace(
-            spec, ipam=config.ipam, options=config.options, labels=config.labels, enable_ipv6=config.enable_ipv6
+            spec,
+            ipam=config.ipam,
+            options=config.options,
+            labels=config.labels,
+            enable_ipv4=bool(config.enable_ipv4),
+            enable_ipv6=config.enable_ipv6,
         )
         words.check_spec(made)
         return made
@@ -302,8 +310,11 @@ class NetworkRows:
     def _taken(self, other_than: str = "") -> list[Subnet]:
         return [pool.subnet for id, bridge in self._bridges.items() if id != other_than for pool in bridge.pools]
 
-    def _pools(self, spec: NetworkSpec, options: NetworkOptions, routes: list[Subnet]) -> list[IpamPool]:
-        """The user's subnets, then those chosen by the engine; IPv4 first, as libnetwork stores them."""
+    def _pools(
+        self, spec: NetworkSpec, options: NetworkOptions, routes: list[Subnet], wanted: Collection[int]
+    ) -> list[IpamPool]:
+        """The user's subnets, then those chosen by the engine for the IP versions `wanted`; IPv4 first, as libnetwork
+        stores them."""
         asked, taken = words.asked_pools(spec), self._taken()
         versions = set()
         for given in asked:
@@ -312,9 +323,9 @@ class NetworkRows:
             taken.append(subnet)
             versions.add(subnet.version)
         busy, four = [*taken, *routes], OVERLAY_POOLS if spec.driver == "overlay" else _pools_of(options, 4)
-        chosen = [] if 4 in versions else [ipam.choose_subnet(busy, four)]
-        if spec.enable_ipv6 and 6 not in versions:
-            chosen.append(ipam.choose_subnet(busy, _pools_of(options, 6)))
+        pools = ((4, four), (6, _pools_of(options, 6)))
+        missing = [each for version, each in pools if version in wanted and version not in versions]
+        chosen = [ipam.choose_subnet(busy, each) for each in missing]
         return sorted([*asked, *map(_whole, chosen)], key=lambda pool: ":" in pool.subnet)
 
     def _check_link(self, id: str, link: str) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from havre.dataplane import hostfiles as files
 from havre.dataplane.ipam import Address
 from havre.dataplane.nameserver import NameServer, Sockets, Upstream
-from havre.dataplane.plan import TRANSLATED, Access, Endpoint, PortMap, choose_gateway
+from havre.dataplane.plan import TRANSLATED, Access, Endpoint, PortMap, choose_gateway, choose_ways
 from havre.dataplane.ports import ANY, ANY4, ANY6, Publish, Reservation, parse_bindings
 from havre.golang.ports import parse_port
 from havre.networks.guest import Guest
@@ -95,8 +95,12 @@ class Held:
         return [endpoint.link for endpoint in self.endpoints.values() if endpoint.bridge.on_host]
 
     def gateway(self) -> Endpoint | None:
-        """The endpoint with the default route."""
+        """The endpoint with published ports and a default route."""
         return choose_gateway(self.endpoints.values())
+
+    def ways(self) -> dict[int, Endpoint]:
+        """The endpoints with the default routes, by IP version."""
+        return choose_ways(self.endpoints.values())
 
     def free_number(self) -> int:
         """The number of the next interface in the container."""
@@ -109,13 +113,13 @@ class Held:
             return None
         endpoint = self.endpoints.get(network_id)
         if endpoint is not None:
-            shown = [str(interface) for interface in endpoint.inside]
+            shown = {interface.version: str(interface) for interface in endpoint.inside}
             return NetworkContainer(
                 name=self.name,
                 endpoint_id=endpoint.id,
                 mac_address=endpoint.mac,
-                ipv4_address=shown[0],
-                ipv6_address=shown[1] if len(shown) > 1 else "",
+                ipv4_address=shown.get(4, ""),
+                ipv6_address=shown.get(6, ""),
             )
         other = self.others.get(network_id)
         return NetworkContainer(name=self.name, endpoint_id=other) if other is not None else None
@@ -190,7 +194,8 @@ def describe_ports(guest: Guest, reservations: Iterable[Reservation]) -> dict[st
 
 def describe_endpoint(asked: EndpointSettings, endpoint: Endpoint, guest: Guest, named: bool) -> EndpointSettings:
     """The container's endpoint on a bridge, as requested and completed; `named` networks have DNS names."""
-    pool, address6 = endpoint.bridge.pool_of(endpoint.address), endpoint.address6
+    address, address6 = endpoint.address, endpoint.address6
+    pool = endpoint.bridge.pool_of(address) if address is not None else None
     pool6 = endpoint.bridge.pool_of(address6) if address6 is not None else None
     way_out = not endpoint.bridge.internal
     return EndpointSettings(
@@ -201,9 +206,9 @@ def describe_endpoint(asked: EndpointSettings, endpoint: Endpoint, guest: Guest,
         mac_address=endpoint.mac,
         network_id=endpoint.bridge.id,
         endpoint_id=endpoint.id,
-        gateway=str(pool.router) if way_out else "",
-        ip_address=str(endpoint.address),
-        ip_prefix_len=pool.subnet.prefixlen,
+        gateway=str(pool.router) if pool and way_out else "",
+        ip_address=str(address or ""),
+        ip_prefix_len=pool.subnet.prefixlen if pool else 0,
         ipv6_gateway=str(pool6.router) if pool6 and way_out else "",
         global_ipv6_address=str(address6 or ""),
         global_ipv6_prefix_len=pool6.subnet.prefixlen if pool6 else 0,

@@ -186,7 +186,7 @@ class Sandboxes:
             undo.push_async_callback(self.disconnect, guest, network)
             before = held.gateway()
             self._join(held, network, asked)
-            await self._host.attach(held.netns, held.endpoints[network.id], held.gateway())
+            await self._host.attach(held.netns, held.endpoints[network.id], held.ways())
             failpoint("endpoint.attached")
             if before is None and held.gateway() is not None:
                 self._publishing.hold(held, guest)
@@ -210,7 +210,7 @@ class Sandboxes:
         if before is endpoint:
             await self._publishing.move(held, guest, endpoint, after)
             failpoint("endpoint.ports-moved")
-        await self._host.detach(held.netns, endpoint, after)
+        await self._host.detach(held.netns, endpoint, held.ways())
         failpoint("endpoint.detached")
         self._free_addresses(held, network.id)
         if held.names is not None:
@@ -263,14 +263,14 @@ class Sandboxes:
         mac = ipam.parse_mac(asked.mac_address) if asked.mac_address else ""
         extras = extras_of(asked)
         bridge, wanted = self._rows.bridge(network.id), asked.ipam_config
-        address = self._allocate(held, network, bridge.pools_of(4), wanted.ipv4_address if wanted else "")
-        mac, address6 = mac or ipam.mac_for(address), None
-        if bridge.ipv6:
-            pools = bridge.pools_of(6)
-            derived = ipam.address_from(mac, pools[0].range) if network.name in words.PREDEFINED else None
-            address6 = self._allocate(held, network, pools, wanted.ipv6_address if wanted else "", derived)
-        elif wanted and wanted.ipv6_address:
-            raise InvalidInput(f"invalid endpoint settings:\nnetwork {network.name} has no IPv6 subnet")
+        address = self._allocate(held, network, 4, wanted.ipv4_address if wanted else "")
+        mac = mac or (ipam.mac_for(address) if address is not None else "")
+        derives = bridge.ipv6 and network.name in words.PREDEFINED
+        derived = ipam.address_from(mac, bridge.pools_of(6)[0].range) if derives else None
+        address6 = self._allocate(held, network, 6, wanted.ipv6_address if wanted else "", derived)
+        if not mac:
+            assert address6 is not None, "a network has IPv4 or IPv6"
+            mac = ipam.mac_for(address6)
         interface = extras.interface or f"eth{held.free_number()}"
         if any(interface == other.interface for other in held.endpoints.values()):
             raise InvalidInput(f"invalid endpoint settings:\ntwo networks ask for the interface name {interface}")
@@ -287,8 +287,14 @@ class Sandboxes:
         )
 
     def _allocate(
-        self, held: Held, network: Network, pools: Sequence[Pool], wanted: str, derived: Address | None = None
-    ) -> Address:
+        self, held: Held, network: Network, version: int, wanted: str, derived: Address | None = None
+    ) -> Address | None:
+        """An address of an IP version; None if the network has none of that."""
+        pools = self._rows.bridge(network.id).pools_of(version)
+        if not pools and wanted:
+            raise InvalidInput(f"invalid endpoint settings:\nnetwork {network.name} has no IPv{version} subnet")
+        if not pools:
+            return None
         if wanted:
             _check_wanted(network, pools, wanted)
         used = self._used.setdefault(network.id, {})
@@ -362,13 +368,13 @@ class Sandboxes:
         held.asked[network.id] = settings
         if network.driver in ("host", "null"):
             held.others[network.id] = settings.endpoint_id
-        elif settings.ip_address:
+        elif settings.ip_address or settings.global_ipv6_address:
             bridge = self._rows.bridge(network.id)
             given = settings.global_ipv6_address if bridge.ipv6 else ""
             endpoint = Endpoint(
                 settings.endpoint_id,
                 bridge,
-                ipam.parse_address(settings.ip_address),
+                ipam.find_address(settings.ip_address),
                 settings.mac_address,
                 interfaces.get(settings.mac_address.lower(), ""),
                 ipam.parse_address(given) if given else None,
@@ -390,7 +396,7 @@ class Sandboxes:
         try:
             await self._host.delete_veth(endpoint.link)
             if held.netns is not None:
-                await self._host.attach(held.netns, endpoint, held.gateway())
+                await self._host.attach(held.netns, endpoint, held.ways())
         except HavreError as error:
             log.error("container %s is not on network %s: %s", held.name, endpoint.bridge.name, error)
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 
 import msgspec
+from msgspec import UnsetType
 
 from havre.dataplane.ipam import Pool, parse_address, parse_pool
 from havre.dataplane.plan import DEFAULT_MTU, GATEWAY_MODES, ISOLATED, NAT, Bridge, bridge_link, dummy_parent
@@ -34,6 +35,8 @@ ROUTER, ROUTER6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
 """Auxiliary addresses of the default gateway, as dockerd stores `--default-gateway`."""
 MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")}
 """The modes of the drivers with a parent device, the default first."""
+ENABLE = {version: f"com.docker.network.enable_ipv{version}" for version in (4, 6)}
+"""Options that say what `EnableIPv4` and `EnableIPv6` leave open, such as defaults of the daemon."""
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 MTU = "com.docker.network.driver.mtu"
 VNI = "com.docker.network.driver.overlay.vxlanid_list"
@@ -73,6 +76,7 @@ class NetworkSpec(Value):
     check_duplicate: bool = False
     driver: str = "bridge"
     scope: str = ""
+    enable_ipv4: bool | None = None
     enable_ipv6: bool | None = None
     ipam: Ipam | None = msgspec.field(default=None, name="IPAM")
     internal: bool = False
@@ -95,13 +99,17 @@ class NetworkContainer(Value):
 
 
 class Network(Value):
-    """A network as stored and shown; `containers` is filled for `inspect` only. `created` is RFC 3339."""
+    """A network as stored and shown; `containers` is filled for `inspect` only. `created` is RFC 3339.
+
+    `enable_ipv4` is UNSET for clients that do not know it.
+    """
 
     name: str
     id: str
     created: str
     scope: str = "local"
     driver: str = "bridge"
+    enable_ipv4: bool | UnsetType = True
     enable_ipv6: bool = False
     ipam: Ipam = msgspec.field(default_factory=Ipam, name="IPAM")
     internal: bool = False
@@ -135,6 +143,8 @@ def check_spec(spec: NetworkSpec) -> None:
         raise Unsupported("overlay networks are not encrypted: their traffic does not leave this host", "leave it out")
     if spec.driver not in ("", "bridge", "overlay", *MODES):
         raise NotFound(f'plugin "{spec.driver}" not found', f"drivers: bridge, overlay, {', '.join(MODES)}")
+    if spec.driver == "overlay" and spec.enable_ipv4 is False:
+        raise InvalidInput("IPv4 cannot be disabled in a Swarm scoped network")
     if spec.config_only and spec.config_from:
         raise InvalidInput("configuration network cannot depend on another configuration network")
     if spec.ipam is not None and spec.ipam.driver not in ("", "default"):
@@ -145,6 +155,20 @@ def check_spec(spec: NetworkSpec) -> None:
         pool_of(pool)
     if spec.driver in MODES and not spec.config_only:
         _check_parent(spec.driver, spec.options or {})
+
+
+def enabled(spec: NetworkSpec, options: dict[str, str]) -> frozenset[int]:
+    """The IP versions of a new network. Removes from its `options` what a field of the request overrides."""
+    versions = set()
+    for version, asked, default in ((4, spec.enable_ipv4, True), (6, spec.enable_ipv6, False)):
+        on = _flag(options, ENABLE[version], default) if asked is None else asked
+        if asked is not None:
+            options.pop(ENABLE[version], None)
+        if on:
+            versions.add(version)
+    if not versions:
+        raise InvalidInput("IPv4 or IPv6 must be enabled")
+    return frozenset(versions)
 
 
 def asked_pools(spec: NetworkSpec) -> list[IpamPool]:
@@ -176,12 +200,13 @@ def bridge_of(network: Network) -> Bridge:
     """The network as the dataplane's `Bridge`."""
     options = network.options
     pools = [pool_of(each) for each in network.ipam.config or []]
+    versions = {version for version, on in ((4, network.enable_ipv4), (6, network.enable_ipv6)) if on}
     modes = {version: options[key] for version, key in GATEWAY_MODE.items() if options.get(key)}
     return Bridge(
         id=network.id,
         name=network.name,
         link=options.get(LINK) or bridge_link(network.id),
-        pools=tuple(sorted((p for p in pools if p.subnet.version == 4 or network.enable_ipv6), key=_version)),
+        pools=tuple(sorted((pool for pool in pools if _version(pool) in versions), key=_version)),
         mtu=_number(options, MTU, OVERLAY_MTU if network.driver == "overlay" else DEFAULT_MTU),
         internal=network.internal,
         masquerade=_flag(options, MASQUERADE, True),

@@ -44,6 +44,7 @@ _IRREGULAR = {
     "host_ip": "HostIp",
     "device_ids": "DeviceIDs",
     "oom_killed": "OOMKilled",
+    "enable_ipv4": "EnableIPv4",
     "enable_ipv6": "EnableIPv6",
     "ip_range": "IPRange",
 }

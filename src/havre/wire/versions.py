@@ -84,6 +84,11 @@ def networks_list_containers(version: Version) -> bool:
     return version < (1, 28)
 
 
+def networks_tell_of_ipv4(version: Version) -> bool:
+    """Whether networks have EnableIPv4, in requests and answers; before, all of them had IPv4."""
+    return version >= (1, 48)
+
+
 def images_have_one_filter(version: Version) -> bool:
     """Whether a list of images has the parameter `filter`, one pattern of names. `filters` has it since 1.25."""
     return version < (1, 41)

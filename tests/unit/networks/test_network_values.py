@@ -32,6 +32,7 @@ def test_a_network_is_shown_with_dockers_names() -> None:
         "Created": "t",
         "Scope": "local",
         "Driver": "bridge",
+        "EnableIPv4": True,
         "EnableIPv6": False,
         "IPAM": {"Driver": "default", "Options": None, "Config": [{"Subnet": "10.0.0.0/24"}]},
         "Internal": False,
