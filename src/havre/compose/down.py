@@ -69,6 +69,9 @@ def plan_down(project: Project, state: State, options: DownOptions) -> list[Step
     if options.remove_orphans:
         for container in orphans(project, state):
             steps += remove_container(container, timeout_s=options.timeout_s)
+    for hook in state.hooks:
+        if not options.services or hook.service in options.services:
+            steps += remove_container(hook, volumes=True)
     ended = tuple(step.key for step in steps if step.key.startswith("remove "))
     return [*steps, *_resources(project, state, options, ended)]
 

@@ -20,9 +20,10 @@ from havre.client.http import Response
 from havre.compose.labels import container_labels
 from havre.compose.mounts import injected_files
 from havre.compose.plan import RUNNING_OR_HEALTHY
+from havre.compose.prestart import prepare
 from havre.compose.references import link_names, resolved
 from havre.compose.request import container_request
-from havre.compose.steps import Await, Build, Call, Create, Execute, Pull, Push, Step
+from havre.compose.steps import Await, Build, Call, Create, Execute, Prepare, Pull, Push, Step
 from havre.errors import Conflict, Failed, Forbidden, HavreError, NotFound, NotModified, Unavailable
 from havre.golang.jsontext import encode
 from havre.oci.names import split_tag, split_version
@@ -220,13 +221,15 @@ class _Run:
                 self._create(create)
             case Await() as awaited:
                 return self._await(awaited)
-            case Execute() as hook:
-                self._hook(hook)
+            case Execute() as command:
+                self._hook(command)
             case Build() as build:
                 from havre.compose.build import Means, build_image  # imported late: most plans build nothing
 
                 means = Means(self._engine.registries(), self._engine.connect, self._engine.unpack)
                 build_image(self._engine.client, build, means, partial(self._crew.tell, step))
+            case Prepare() as hook:
+                prepare(self._engine.client, hook, partial(self._id_of, hook.project.name))
             case Pull() as pull:
                 return self._transfer(step, "/images/create", _pull_query(pull), pull.image, tolerate=pull.tolerate)
             case Push() as push:

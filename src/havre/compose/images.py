@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from havre.compose.project import Project, Service, image_of
+from havre.compose.project import Project, Service, image_of, images_of
 from havre.compose.steps import Build, Pull, Step
 from havre.errors import InvalidInput
 from havre.golang.times import parse_time
@@ -51,6 +51,11 @@ def plan_images(project: Project, present: Mapping[str, Mapping[str, Any]], opti
         elif policy == "always" or (policy in ("missing", "if_not_present") and not here and "build" not in service):
             action = Pull(image, service.get("platform", ""))
             steps.setdefault(image, Step(f"pull {image}", f"Image {image}", "Pulling", "Pulled", action))
+        for other in images_of(service, name, project.name)[1:]:
+            policy = _due(service, present.get(other)) if options.pull == "policy" else options.pull
+            if policy == "always" or (policy != "never" and other not in present):
+                action = Pull(other, service.get("platform", ""))
+                steps.setdefault(other, Step(f"pull {other}", f"Image {other}", "Pulling", "Pulled", action))
     builds = build_steps(project, built.values(), set(present) - set(built))
     if options.quiet_build:
         builds = {image: step._replace(doing="", done="") for image, step in builds.items()}

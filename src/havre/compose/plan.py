@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from havre.compose import labels as label
 from havre.compose.labels import container_name, resource_labels
+from havre.compose.prestart import prepare_steps
 from havre.compose.project import Project, Service, image_of, in_order, scale_of, service_hash
 from havre.compose.references import resolved, shared
 from havre.compose.request import network_request, volume_request
@@ -265,13 +266,18 @@ def _grace_s(service: Service, timeout_s: int | None) -> int:
 
 def _plan_start(draft: _Draft, name: str) -> None:
     service = draft.project.services[name]
-    before = list(_conditions(draft, service))
-    for target in draft.names[name]:
-        if target in draft.running or f"unpause {target}" in draft.started[name]:
-            continue
+    before = tuple(_conditions(draft, service))
+    names = draft.names[name]
+    starting = [each for each in names if each not in draft.running and f"unpause {each}" not in draft.started[name]]
+    made = tuple(draft.made[target] for target in starting if target in draft.made) if service.get("pre_start") else ()
+    alone = len(starting) == len(names)
+    steps, ready = prepare_steps(draft.project, draft.state, name, starting, (*made, *before), alone=alone)
+    draft.steps += steps
+    for target in starting:
         made = (draft.made[target],) if target in draft.made else ()
         call = Call("POST", f"/containers/{target}/start", tolerated={304: ""})
-        key = draft.add(Step(f"start {target}", f"Container {target}", "Starting", "Started", call, (*made, *before)))
+        needed = tuple(dict.fromkeys((*made, *ready)))
+        key = draft.add(Step(f"start {target}", f"Container {target}", "Starting", "Started", call, needed))
         for number, hook in enumerate(service.get("post_start", ())):
             execute = Execute(target, hook)
             key = draft.add(

@@ -153,6 +153,12 @@ def image_of(service: Service, name: str, project: str) -> str:
     return str(service.get("image") or f"{project}-{name}")
 
 
+def images_of(service: Service, name: str, project: str) -> list[str]:
+    """The images of the service's containers and of its `pre_start` hooks, each once."""
+    hooks = (hook["image"] for hook in service.get("pre_start", ()) if hook.get("image"))
+    return list(dict.fromkeys((image_of(service, name, project), *hooks)))
+
+
 def service_hash(service: Service) -> str:
     """The hash of a service's configuration, stored in a label by docker compose: containers with another are stale."""
     unhashed = {k: v for k, v in service.items() if k not in ("build", "pull_policy", "scale")}

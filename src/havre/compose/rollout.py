@@ -21,6 +21,7 @@ from typing import NamedTuple
 from havre.compose import labels as label
 from havre.compose.labels import container_name
 from havre.compose.plan import RUNNING_OR_HEALTHY, remove_container
+from havre.compose.prestart import prepare_steps
 from havre.compose.project import Project, Service, image_of, scale_of, service_hash
 from havre.compose.request import networks_of, port_bindings
 from havre.compose.state import Container, State
@@ -65,7 +66,8 @@ def plan_rollout(
         follows = {label.FOLLOWS: stale[index].id}
         create = Create(project, name, service, number, target, image, aliases=False, ports=ports, extra=follows)
         old = stale[index:] if index == count - 1 else stale[index : index + 1]
-        plans.append(_replacement(create, [container.id for container in stale], old, timeout_s))
+        made, ready = prepare_steps(project, state, name, [target], (f"create {target}",), alone=not index)
+        plans.append(_replacement(create, [container.id for container in stale], old, timeout_s, made, ready))
     return plans
 
 
@@ -89,14 +91,22 @@ def _check(project: Project, name: str, *, hands_over: bool) -> None:
         raise Unsupported(f"service {name} cannot be rolled out: its container_name is for one container alone")
 
 
-def _replacement(create: Create, givers: list[str], old: list[Container], timeout_s: int | None) -> Replacement:
+def _replacement(
+    create: Create,
+    givers: list[str],
+    old: list[Container],
+    timeout_s: int | None,
+    hooks: list[Step],
+    ready: tuple[str, ...],
+) -> Replacement:
+    """`hooks` run before the start, which waits for the steps `ready`."""
     subject = f"Container {create.name}"
     made = Step(f"create {create.name}", subject, "Creating", "Created", create)
     call = Call("POST", f"/containers/{create.name}/start")
-    start = Step(f"start {create.name}", subject, "Starting", "Started", call, (made.key,))
+    start = Step(f"start {create.name}", subject, "Starting", "Started", call, ready)
     condition = Await((create.name,), create.key, RUNNING_OR_HEALTHY)
     healthy = Step(f"await {create.name}", subject, "Waiting", "Healthy", condition, (start.key,))
-    steps = [made, start, healthy, *_naming(create, healthy.key)]
+    steps = [made, *hooks, start, healthy, *_naming(create, healthy.key)]
     if not create.ports:
         body = {"PortBindings": port_bindings(create.service), "Givers": givers}
         take = Call("POST", f"/containers/{create.name}/ports", body=body)

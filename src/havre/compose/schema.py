@@ -104,16 +104,17 @@ _ULIMITS = MapOf(_Ulimit("a ulimit", _keys("soft hard", _INTEGER), short=Integer
 _FILE_MOUNT = Struct(
     "a mounted file", [*_keys("source target uid gid", _TEXT), Key("mode", Number(), pointer=True)], short=_TEXT
 )
-_HOOK = Struct(
-    "a hook",
+_COMMAND, _AS = (
+    Key("command", Command(), always=JSON),
     [
-        Key("command", Command(), always=JSON),
         Key("user", _TEXT),
         Key("privileged", _BOOLEAN),
         Key("working_dir", _TEXT),
         Key("environment", _VARIABLES),
     ],
 )
+_HOOK = Struct("a hook", [_COMMAND, *_AS])
+_PRE_START = Struct("a pre_start hook", [_COMMAND, Key("image", _TEXT), *_AS, Key("per_replica", _BOOLEAN)])
 _BUILD = Struct(
     "build",
     [
@@ -401,6 +402,7 @@ SERVICE = Struct(
         Key("volumes", ListOf(_VOLUME_MOUNT)),
         Key("volumes_from", _TEXTS),
         Key("working_dir", _TEXT),
+        Key("pre_start", ListOf(_PRE_START)),
         *_keys("post_start pre_stop", ListOf(_HOOK)),
     ],
 )  # fmt: skip

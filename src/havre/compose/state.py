@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from havre.client.api import Client
 from havre.compose import labels as label
-from havre.compose.project import Project, image_of
+from havre.compose.project import Project, images_of
 from havre.errors import NotFound
 from havre.golang.jsontext import encode
 
@@ -55,12 +55,15 @@ class Container(NamedTuple):
 
 
 class State(NamedTuple):
-    """The state; `images` has the inspected images by the names that services use."""
+    """The state; `images` has the inspected images by the names that services use, `hooks` the containers of failed
+    `pre_start` hooks.
+    """
 
     containers: tuple[Container, ...] = ()
     networks: dict[str, dict[str, Any]] = {}
     volumes: dict[str, dict[str, Any]] = {}
     images: dict[str, dict[str, Any]] = {}
+    hooks: tuple[Container, ...] = ()
 
     def of(self, service: str) -> list[Container]:
         """The service's own containers, by number."""
@@ -84,16 +87,27 @@ def list_containers(client: Client, project: str, *, all: bool = True) -> tuple[
     return tuple(sorted((Container(row) for row in client.get("/containers/json", query)), key=lambda c: c.name))
 
 
+def list_hooks(client: Client, project: str) -> tuple[Container, ...]:
+    """The containers of the project's `pre_start` hooks that failed."""
+    filters = encode({"label": [f"{label.PROJECT}={project}", f"{label.HOOK}=pre_start"]})
+    rows = client.get("/containers/json", {"filters": filters, "all": "1"})
+    return tuple(sorted((Container(row) for row in rows), key=lambda container: container.name))
+
+
 def observe(client: Client, project: Project) -> State:
     """Read the state of a project."""
     networks = {row["Name"]: row for row in client.get("/networks")} if project.networks else {}
     volumes = {row["Name"]: row for row in client.get("/volumes")["Volumes"] or ()} if project.volumes else {}
-    return State(list_containers(client, project.name), networks, volumes, inspect_images(client, used_images(project)))
+    images = inspect_images(client, used_images(project))
+    prepares = any(service.get("pre_start") for service in project.services.values())
+    hooks = list_hooks(client, project.name) if prepares else ()
+    return State(list_containers(client, project.name), networks, volumes, images, hooks)
 
 
 def used_images(project: Project) -> list[str]:
     """The names of the images that the project's services use."""
-    return sorted({image_of(service, name, project.name) for name, service in project.services.items()})
+    services = project.services.items()
+    return sorted({image for name, service in services for image in images_of(service, name, project.name)})
 
 
 def inspect_images(client: Client, names: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -59,6 +59,15 @@ class Execute(NamedTuple):
     hook: Mapping[str, Any]
 
 
+class Prepare(NamedTuple):
+    """Run the service's `pre_start` hook of this number in a container of its own, with the volumes of `container`."""
+
+    project: Project
+    key: str
+    number: int
+    container: str
+
+
 class Pull(NamedTuple):
     """Pull an image."""
 
@@ -89,7 +98,7 @@ class Build(NamedTuple):
     attestations: Mapping[str, str] = {}
 
 
-Action = Call | Create | Await | Execute | Pull | Push | Build
+Action = Call | Create | Await | Execute | Prepare | Pull | Push | Build
 
 
 class Step(NamedTuple):

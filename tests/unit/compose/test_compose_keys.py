@@ -30,6 +30,8 @@ services:
     volumes: [{type: volume, target: /v, volume: {nocopy: true, labels: [a=b]}}]
     pull_policy: every_1d12h
     pull_refresh_after: 3h
+    pre_start: [{image: h, command: a b, user: u, per_replica: true}]
+    post_start: [{command: c}]
 models:
   m: {model: ai/m, context_size: 10, runtime_flags: [-x]}
   n: {model: ai/n}
@@ -69,6 +71,16 @@ services:
           labels:
             a: b
           nocopy: true
+    pre_start:
+      - command:
+          - a
+          - b
+        image: h
+        user: u
+        per_replica: true
+    post_start:
+      - command:
+          - c
 models:
   m:
     model: ai/m
@@ -90,7 +102,17 @@ def test_keys_are_printed_in_compose_5s_order() -> None:
 
 def test_the_hashed_text_has_compose_5s_order() -> None:
     text = json.dumps(SERVICE.dump(project(_KEYS).services["s"], JSON))
-    order = ["mac_address", "models", "network_mode", "ulimits", "use_api_socket", "user", "volumes"]
+    order = [
+        "mac_address",
+        "models",
+        "network_mode",
+        "ulimits",
+        "use_api_socket",
+        "user",
+        "volumes",
+        "pre_start",
+        "post_start",
+    ]
     places = [text.index(f'"{key}"') for key in order]
     assert places == sorted(places)
     assert "pull_refresh_after" not in text

@@ -146,7 +146,11 @@ class Attached:
         except HavreError:  # removed already
             return
         labels = details["Config"]["Labels"]
-        if labels.get(label.ONE_OFF) == "True" or labels.get(label.SERVICE) not in self._project.services:
+        if (
+            labels.get(label.ONE_OFF) == "True"
+            or label.HOOK in labels
+            or labels.get(label.SERVICE) not in self._project.services
+        ):
             return
         self._alive.add(identifier)
         if labels[label.SERVICE] not in self._shown:

@@ -11,7 +11,7 @@ from havre.cli.parser import StatusError
 from havre.cli.pull import registry_headers
 from havre.compose import yamlwrite
 from havre.compose.load import Loader
-from havre.compose.project import Project, image_of, service_hash
+from havre.compose.project import Project, images_of, service_hash
 from havre.errors import InvalidInput
 from havre.golang.jsontext import encode
 from havre.oci.names import DEFAULT_REGISTRY, has_tag, split_registry
@@ -72,7 +72,8 @@ def _part(scene: Scene, source: Source, options: Options, services: list[str]) -
         return _lines(sorted({profile for service in everything for profile in service.get("profiles", ())}))
     if options.images:
         project = scene.project(services, unread)
-        return _lines(image_of(project.services[name], name, project.name) for name in sorted(project.services))
+        names = sorted(project.services)
+        return _lines(image for name in names for image in images_of(project.services[name], name, project.name))
     if options.environment:
         return _lines(f"{name}={value}" for name, value in sorted(scene.project(services, unread).variables.items()))
     if options.variables:

@@ -10,6 +10,7 @@ from havre.compose import labels as label
 from havre.compose.down import DownOptions, plan_down, plan_each, plan_simple, plan_stop
 from havre.compose.plan import NEVER, UpOptions, plan_up
 from havre.compose.project import image_of
+from havre.compose.state import list_hooks
 from havre.compose.steps import Call, Step
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ def down(session: Session, options: Options, arguments: list[str]) -> int:
     if options.rmi not in ("", "all", "local"):
         raise StatusError(1, f'invalid value for --rmi: "{options.rmi}"; expected all or local')
     project, state = stage.observed(())
+    state = state._replace(hooks=list_hooks(stage.client, project.name))
     for name in arguments:
         if name not in project.services:
             raise StatusError(1, f"no such service: {name}")
@@ -77,7 +79,8 @@ def start(session: Session, options: Options, arguments: list[str]) -> int:
     have = {name: {**s, "scale": len(state.of(name))} for name, s in project.services.items()}
     if not any(service["scale"] for service in have.values()):
         raise StatusError(1, f'service "{next(iter(sorted(have)), project.name)}" has no container to start')
-    project = project._replace(services=have, networks={}, volumes={})
+    networks = {key: network for key, network in project.networks.items() if network["name"] in state.networks}
+    project = project._replace(services=have, networks=networks, volumes={})
     wanted = UpOptions(recreate=NEVER, recreate_others=NEVER, wait=options.wait)
     steps = plan_up(project, state, wanted)
     stage.carry_out([step for step in steps if step.action is not None], timeout_s=options.wait_timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from havre.cli.compose.stage import Stage
 from havre.compose.images import build_steps
-from havre.compose.project import image_of
+from havre.compose.project import image_of, images_of
 from havre.compose.state import inspect_images, used_images
 from havre.compose.steps import Build, Pull, Push, Step
 from havre.golang.jsontext import encode
@@ -34,6 +34,11 @@ def pull(session: Session, options: Options, arguments: list[str]) -> int:
         tolerate = options.ignore_pull_failures or "build" in service
         action = Pull(image, service.get("platform", ""), tolerate)
         steps[image] = Step(f"pull {image}", subject, "Pulling", "Pulled", action)
+    for name in sorted(project.services):
+        for image in images_of(project.services[name], name, project.name)[1:]:
+            action = Pull(image, project.services[name].get("platform", ""), options.ignore_pull_failures)
+            if image not in present:
+                steps.setdefault(image, Step(f"pull {image}", f"Image {image}", "Pulling", "Pulled", action))
     stage.carry_out(list(steps.values()), quiet=options.quiet)
     return 0
 

@@ -48,7 +48,7 @@ def up(session: Session, options: Options, arguments: list[str]) -> int:
     converge(stage, project, wanted._replace(start=False), _image_options(options), quiet=options.quiet_pull)
 
     def begin() -> None:
-        converge(stage, project, wanted, ImageOptions(no_build=True, pull="missing"))
+        converge(stage, project, wanted, ImageOptions(no_build=True, pull="never"))
 
     return attached.run(_and_watch(stage, project, begin) if options.watch else begin)
 
