@@ -6,6 +6,7 @@ import json
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,45 @@ def test_an_oci_layout(build: Build, havred: Engine, tmp_path: Path) -> None:
     shown = subprocess.run(["podman", *store, "images", "-q"], check=True, capture_output=True, text=True).stdout
     assert told["containerimage.config.digest"].removeprefix("sha256:").startswith(shown.strip())
     assert "unsupported layer compression type: lz4" in build("-o", f"type=oci,dest={archive},compression=lz4", check=1)
+
+
+def _member(archive: Path, name: str) -> dict[str, Any]:
+    with tarfile.open(archive) as tar:
+        found: dict[str, Any] = json.loads(tar.extractfile(name).read())  # type: ignore[union-attr]
+    return found
+
+
+def _annotated(*levels: str) -> list[str]:
+    """Flags for annotations that are named as their level."""
+    return [flag for level in levels for flag in ("--annotation", f"{level}:{level}=yes")]
+
+
+def test_annotations_at_every_level(havred: Engine, tmp_path: Path) -> None:
+    archive, context = tmp_path / "image.tar", write_context(tmp_path / "two", "FROM scratch\nLABEL a=b\n")
+    build = built_by("buildx", havred, context)
+    levels = _annotated("manifest", "manifest-descriptor", "index", "index-descriptor")
+    own = ("--annotation", "manifest-descriptor[linux/arm64]:arm=yes")
+    build("-t", "noted:1", "-o", f"type=oci,dest={archive}", "--platform", "linux/amd64,linux/arm64", *levels, *own)
+    (top,) = _member(archive, "index.json")["manifests"]
+    assert top["annotations"]["index-descriptor"] == "yes"
+    assert top["annotations"]["org.opencontainers.image.ref.name"] == "1"
+    index = _member(archive, f"blobs/sha256/{top['digest'][7:]}")
+    assert index["annotations"] == {"index": "yes"}
+    entries = {entry["platform"]["architecture"]: entry for entry in index["manifests"]}
+    assert entries["amd64"]["annotations"] == {"manifest-descriptor": "yes"}
+    assert entries["arm64"]["annotations"] == {"manifest-descriptor": "yes", "arm": "yes"}
+    for entry in entries.values():
+        assert _member(archive, f"blobs/sha256/{entry['digest'][7:]}")["annotations"] == {"manifest": "yes"}
+
+
+def test_annotations_that_have_no_place(havred: Engine, context: Path, tmp_path: Path) -> None:
+    build, archive = built_by("buildx", havred, context), f"type=oci,dest={tmp_path / 'image.tar'}"
+    told = build("-o", archive, *_annotated("index-descriptor"), check=1)
+    assert "index annotations not supported for single platform export" in told
+    told = build("-o", archive, "--annotation", "manifest[linux/s390x]:a=b", check=1)
+    assert "invalid annotation: no platform linux/s390x found in source" in told
+    told = build("--load", "--annotation", "a=b", check=1)
+    assert "needs push=true: stored images have no annotations" in told
 
 
 def test_an_archive_that_dockerd_loads(build: Build, havred: Engine, dockerd: Engine, tmp_path: Path) -> None:

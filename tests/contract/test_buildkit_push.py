@@ -141,7 +141,7 @@ def test_a_registry_without_tls(havred: Engine, context: str, tmp_path: Path) ->
         ({"push": "true"}, "tag is needed when pushing to registry"),
         ({"annotation.a": "b"}, "annotation.a needs push=true"),
         ({"name": "x", "push": "true", "annotation-index.a": "b"}, "index annotations not supported"),
-        ({"name": "x", "push": "true", "annotation-index-descriptor.a": "b"}, "annotation-index-descriptor.a is not"),
+        ({"name": "x", "push": "true", "annotation-layer.a": "b"}, "annotation-layer.a is not"),
         ({"name": "x", "push": "true", "compression": "estargz"}, "unsupported layer compression type: estargz"),
         ({"name-canonical": "true"}, "name-canonical=true is not supported"),
     ],

@@ -18,7 +18,7 @@ import hashlib
 import re
 import stat
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,6 +46,7 @@ CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 _BLOBS = "blobs"
 _ANNOTATION = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([^]]*)\])?\.(.+)")
+_LEVELS = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 _PIECE = 1 << 20
 
 Compressor = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
@@ -89,45 +90,62 @@ class LayoutForm:
     """Options of an export: `compression` is gzip, zstd or uncompressed.
 
     `annotations` are added to every manifest, `platform_annotations` to those of one platform, `index_annotations`
-    to the index.
+    to the index; each `_descriptor` to the entry that refers to it, in an index or in `index.json`.
     """
 
     compression: str = "uncompressed"
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform_annotations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    descriptor_annotations: Mapping[str, str] = field(default_factory=dict)
+    platform_descriptor_annotations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     index_annotations: Mapping[str, str] = field(default_factory=dict)
+    index_descriptor_annotations: Mapping[str, str] = field(default_factory=dict)
     for_docker: bool = False
 
     def annotations_for(self, platform: Platform) -> Mapping[str, str]:
         """The annotations of a platform's manifest."""
         return {**self.annotations, **self.platform_annotations.get(str(platform), {})}
 
+    def descriptor_annotations_for(self, platform: Platform) -> dict[str, str] | None:
+        """The annotations of the entry of a platform's manifest; None without any."""
+        found = {**self.descriptor_annotations, **self.platform_descriptor_annotations.get(str(platform), {})}
+        return found or None
+
+    def check_platforms(self, present: Collection[str]) -> None:
+        """Refuse annotations for platforms that are not exported."""
+        for platform in (*self.platform_annotations, *self.platform_descriptor_annotations):
+            if platform not in present:
+                raise InvalidInput(
+                    f"invalid annotation: no platform {platform} found in source", f"there is {', '.join(present)}"
+                )
+
 
 def layout_form(attributes: Mapping[str, str], *, for_docker: bool = False) -> LayoutForm:
     """The form in an exporter's attributes: `compression`, `annotation[-LEVEL][[PLATFORM]].KEY`; others are ignored.
 
-    `InvalidInput`, or `Unsupported` for annotations at a level that havre does not support. Source: moby/buildkit
-    docs/annotations.md.
+    `InvalidInput`, or `Unsupported` for an unknown level. Source: moby/buildkit docs/annotations.md.
     """
-    manifests: dict[str, str] = {}
-    index: dict[str, str] = {}
-    platforms: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, str]] = {level: {} for level in _LEVELS}
+    of_platform: dict[str, dict[str, dict[str, str]]] = {level: {} for level in _LEVELS}
     for name, text in attributes.items():
         if not name.startswith("annotation"):
             continue
-        if (found := _ANNOTATION.fullmatch(name)) is None:
+        if (parts := _ANNOTATION.fullmatch(name)) is None:
             raise InvalidInput(f"invalid annotation {name}", "expected annotation.KEY, or annotation-index.KEY")
-        level, platform, key = found[1] or "manifest", found[2], found[3]
-        if level not in ("manifest", "index") or (platform and level == "index"):
-            raise Unsupported(f"the attribute {name} is not supported", "use annotation.KEY or annotation-index.KEY")
-        own = platforms.setdefault(str(parse_platform(platform)), {}) if platform else manifests
-        (index if level == "index" else own)[key] = text
+        level, platform, key = parts[1] or "manifest", parts[2], parts[3]
+        if level not in _LEVELS or (platform and level.startswith("index")):
+            raise Unsupported(f"the attribute {name} is not supported", f"the levels are {', '.join(_LEVELS)}")
+        own = of_platform[level].setdefault(str(parse_platform(platform)), {}) if platform else found[level]
+        own[key] = text
     compression = attributes.get("compression") or ("uncompressed" if for_docker else "gzip")
     return LayoutForm(
         compression=compression,
-        annotations=manifests,
-        platform_annotations=platforms,
-        index_annotations=index,
+        annotations=found["manifest"],
+        platform_annotations=of_platform["manifest"],
+        descriptor_annotations=found["manifest-descriptor"],
+        platform_descriptor_annotations=of_platform["manifest-descriptor"],
+        index_annotations=found["index"],
+        index_descriptor_annotations=found["index-descriptor"],
         for_docker=for_docker,
     )
 
@@ -267,7 +285,8 @@ async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: Layout
             tars |= own
             created = _created(part.config) if form.for_docker else 0
             times |= {path: max(created, times.get(path, 0)) for path in (_path(digest_of(part.config)), *own)}
-        named = [msgspec.structs.replace(found.top, annotations=_annotations(name)) for name in image.names]
+        own_notes = found.top.annotations or {}
+        named = [msgspec.structs.replace(found.top, annotations=own_notes | _annotations(name)) for name in image.names]
         tops += named or [found.top]
         items.append(_render_item(image, parts[0][1]))
         top_layer = hex_of(image.layers[-1]) if image.layers else ""
@@ -295,11 +314,13 @@ def _documents(parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], image: Lai
     attestations: list[Descriptor] = []
     moved: dict[Digest, Descriptor] = {}
     bodies: list[bytes] = []
+    form.check_platforms([str(decode_image(part.config).platform) for part, _ in parts])
     for part, layers in parts:
         config = describe(mediatypes.OCI_CONFIG, part.config)
         platform = decode_image(part.config).platform
         body = render_manifest(config, layers, mediatypes.OCI_MANIFEST, form.annotations_for(platform))
-        entry = msgspec.structs.replace(describe(mediatypes.OCI_MANIFEST, body), platform=platform)
+        notes = form.descriptor_annotations_for(platform)
+        entry = msgspec.structs.replace(describe(mediatypes.OCI_MANIFEST, body), platform=platform, annotations=notes)
         entries.append(entry)
         bodies += [part.config, body]
         if image.kept is not None:
@@ -311,11 +332,13 @@ def _documents(parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], image: Lai
     if image.kept is not None and (found := _documents_of_kept(image.kept, moved, bodies)) is not None:
         return found
     if len(entries) == 1 and not attestations:
-        if form.index_annotations:
+        if form.index_annotations or form.index_descriptor_annotations:
             raise Unsupported("index annotations not supported for single platform export", "annotate the manifest")
         return _Documents(msgspec.structs.replace(entries[0], platform=None), bodies)
     index = render_index([*entries, *attestations], mediatypes.OCI_INDEX, form.index_annotations)
-    return _Documents(describe(mediatypes.OCI_INDEX, index), [*bodies, index])
+    top = describe(mediatypes.OCI_INDEX, index)
+    top = msgspec.structs.replace(top, annotations=dict(form.index_descriptor_annotations) or None)
+    return _Documents(top, [*bodies, index])
 
 
 def _documents_of_kept(

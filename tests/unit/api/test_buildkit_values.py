@@ -110,6 +110,11 @@ def test_exporters() -> None:
     assert parse_exporter("local", {}) == Export("local")
     assert parse_exporter("oci", {"name": "a"}) == Export("oci", ("a",), LayoutForm(compression="gzip"))
     assert parse_exporter("docker", {"annotation.k": "v"}).form == LayoutForm(annotations={"k": "v"}, for_docker=True)
+    levels = parse_exporter(
+        "oci", {"annotation-manifest-descriptor[linux/arm64].k": "v", "annotation-index-descriptor.i": "w"}
+    )
+    assert levels.form.platform_descriptor_annotations == {"linux/arm64": {"k": "v"}}
+    assert levels.form.index_descriptor_annotations == {"i": "w"}
     assert parse_exporter("oci", {"tar": "false"}).unpacked
     assert parse_exporter("tar", {"platform-split": "false"}).split is False
     for type, attrs, told in (
@@ -118,7 +123,9 @@ def test_exporters() -> None:
         ("local", {"mode": "copy"}, "unknown attribute mode of the exporter local"),
         ("oci", {"push": "true"}, "unknown attribute push of the exporter oci"),
         ("docker", {"oci-mediatypes": "true"}, "oci-mediatypes=true"),
-        ("oci", {"annotation-manifest-descriptor.a": "b"}, "annotation-manifest-descriptor.a"),
+        ("oci", {"annotation-layer.a": "b"}, "annotation-layer.a"),
+        ("oci", {"annotation-index-descriptor[linux/arm64].a": "b"}, "annotation-index-descriptor"),
+        ("image", {"annotation.a": "b"}, "needs push=true: stored images have no annotations"),
     ):
         with pytest.raises(HavreError, match=told):
             parse_exporter(type, attrs)
