@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.engines import Engine
+from support.engines import Engine, Havred, serving
+from support.engines import run as command
 from support.raw import ask
 
 
@@ -76,6 +77,27 @@ def test_the_default_paths_are_shown_and_masked(havred: Engine) -> None:
     assert shown["ReadonlyPaths"] == ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
     assert havred.out("run", "--rm", "busybox", "cat", "/proc/interrupts") == ""
     assert "CPU0" in havred.out("run", "--rm", "--privileged", "busybox", "cat", "/proc/interrupts")
+
+
+def time_namespace(engine: Engine, *options: str) -> str:
+    return engine.out("run", "--rm", *options, "busybox", "readlink", "/proc/self/ns/time")
+
+
+def test_containers_have_a_time_namespace_where_the_runtime_has_them(havred: Engine, idle: str) -> None:
+    hosts = str(Path("/proc/self/ns/time").readlink())
+    first, other = (havred.out("exec", idle, "readlink", f"/proc/{who}/ns/time") for who in ("1", "self"))
+    assert first == other != hosts
+    assert time_namespace(havred) not in (first, hosts)
+    since = havred.out("exec", idle, "cut", "-d.", "-f1", "/proc/uptime")
+    assert abs(int(since) - int(Path("/proc/uptime").read_text().split(".")[0])) < 60, "its clocks are the host's"
+    # runc knows the time namespace since 1.2
+    assert (time_namespace(havred, "--runtime", "runc") != hosts) == ('"time"' in command("runc", "features"))
+
+
+def test_time_namespaces_can_be_switched_off(archive: Path) -> None:
+    with serving(Havred(["--feature", "time-namespaces=false"]), archive) as engine:
+        assert time_namespace(engine) == str(Path("/proc/self/ns/time").readlink())
+        assert "time-namespaces" not in engine.log.read_text()
 
 
 _MAKE_GROUP = (

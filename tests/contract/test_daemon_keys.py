@@ -66,10 +66,10 @@ def test_the_host_has_the_addresses_given(tmp_path: Path, archive: Path) -> None
 
 def test_what_has_no_effect_is_told_and_what_would_mislead_is_refused(tmp_path: Path) -> None:
     silent = {"allow-direct-routing": True, "bridge-accept-fwmark": "1", "allow-nondistributable-artifacts": ["x"]}
-    with serving(configured(tmp_path, {**silent, "features": {"time-namespaces": False}})) as engine:
+    with serving(configured(tmp_path, {**silent, "features": {"containerd-snapshotter": True}})) as engine:
         log = engine.log.read_text()
         assert all(f"the directive {key} has no effect here" in log for key in silent)
-        assert "the feature time-namespaces has no effect here" in log
+        assert "the feature containerd-snapshotter has no effect here" in log
     for values, words in (
         ({"firewall-backend": "iptables"}, "firewall-backend: iptables is not supported: rules are those of nftables"),
         ({"nri-opts": {"enable": True}}, "nri-opts: enable is not supported: there is no Node Resource Interface"),

@@ -64,7 +64,7 @@ DIRECTIVES = (
     _d("dns-search", "list", "DNS search domains"),
     _d("exec-root", "text", "Root directory of run state"),
     _d("experimental", "flag", "Enable experimental features: checkpoints"),
-    _d("feature", "map", "Features, NAME=true or false: buildkit and cdi, both on by default", "features"),
+    _d("feature", "map", "Features, NAME=true or false: buildkit, cdi and time-namespaces, on by default", "features"),
     _d("firewall-backend", "text", "nftables; iptables is refused"),
     _d("fixed-cidr", "text", "Range of addresses for containers on the default bridge"),
     _d("fixed-cidr-v6", "text", "IPv6 range of addresses for containers on the default bridge"),

@@ -206,7 +206,8 @@ async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
 async def _open_runtime(config: DaemonConfig) -> Runtime:
     """Find conmon and the OCI runtimes."""
     default = config.default_runtime or None
-    return await Runtime.open(config.exec_root, config.runtimes, default, init=config.init_path)
+    timed = config.features.get("time-namespaces", True)
+    return await Runtime.open(config.exec_root, config.runtimes, default, init=config.init_path, time_namespaces=timed)
 
 
 def _open_networks(config: DaemonConfig, storage: Storage, events: Events, directory: Path) -> Networks:

@@ -57,7 +57,7 @@ class Current:
     async def reload(self, flags: Mapping[str, Any]) -> None:
         """Reload at SIGHUP. Changes without restart: log level, labels, mirrors, insecure registries, OCI runtimes,
         limits on registries and of concurrent transfers, shutdown timeout, authorization plugins, the feature buildkit
-        (cdi: at the next start, as with dockerd).
+        (others: at the next start, as with dockerd).
 
         An invalid configuration changes nothing.
         """

@@ -17,7 +17,7 @@ from havre.registry.limits import Limits
 
 log = logging.getLogger(__name__)
 
-_FEATURES = ("buildkit", "cdi")
+_FEATURES = ("buildkit", "cdi", "time-namespaces")
 
 
 def log_configuration(config: DaemonConfig) -> None:

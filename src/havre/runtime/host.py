@@ -30,6 +30,7 @@ def read_host(init: str = "") -> HostFacts:
         cgroups=_cgroups(),
         init=_find_init((init,) if init else INITS),
         apparmor_profile=apparmor.host_profile(),
+        time_namespaces=Path("/proc/self/ns/time").exists(),
         masked_paths=(*MASKED_PATHS, *_throttling_counters()),
     )
 

@@ -41,7 +41,7 @@ from havre.runtime.spec import (
     cgroup_path,
     render_spec,
 )
-from havre.runtime.versions import Release, Releases, knows_mount_option
+from havre.runtime.versions import Release, Releases, knows_mount_option, knows_time_namespaces
 
 CONMON_GROUP = "/havre/conmon"
 SETTLE_S = 5.0
@@ -71,15 +71,26 @@ class Runtime:
         self._use(runtimes)
 
     @classmethod
-    async def open(cls, run_root: Path, binaries: Mapping[str, str], default: str | None, *, init: str = "") -> Runtime:
+    async def open(
+        cls,
+        run_root: Path,
+        binaries: Mapping[str, str],
+        default: str | None,
+        *,
+        init: str = "",
+        time_namespaces: bool = True,
+    ) -> Runtime:
         """Find the host's facts and installed runtimes. Unavailable when conmon or every OCI runtime is missing.
 
-        `init` is the program for containers with an init; "" searches for one.
+        `init` is the program for containers with an init; "" searches for one. `time_namespaces`: containers get one,
+        where kernel and OCI runtime have them.
         """
         conmon = shutil.which("conmon", path=spawn.ENVIRONMENT["PATH"])
         if conmon is None:
             raise Unavailable("conmon is not installed", "install the package conmon")
         host = await in_thread(read_host, init)
+        if not time_namespaces:
+            host = dataclasses.replace(host, time_namespaces=False)
         runtimes = await find_runtimes(run_root, binaries, default, host.cgroups.layout)
         await in_thread(null_device)
         (run_root / "containers").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -176,6 +187,9 @@ class Runtime:
         if any(isinstance(mount, Bind) and mount.read_only for mount in plan.mounts):
             features = await self._releases.features(runtime.program)
             facts = dataclasses.replace(facts, recursive_read_only=knows_mount_option(features, "rro"))
+        if facts.time_namespaces:
+            known = knows_time_namespaces(await self._releases.features(runtime.program))
+            facts = dataclasses.replace(facts, time_namespaces=known)
         return dataclasses.replace(facts, devices=tuple(all_devices())) if plan.privileged else facts
 
     async def _launch(

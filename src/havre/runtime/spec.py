@@ -83,7 +83,7 @@ class HostFacts:
     containers.
 
     `recursive_read_only`: the OCI runtime supports the mount option rro. `masked_paths` are those of containers that
-    do not name theirs.
+    do not name theirs. `time_namespaces`: containers have a time namespace of their own.
     """
 
     machine: str
@@ -95,6 +95,7 @@ class HostFacts:
     devices: tuple[Device, ...] = ()
     recursive_read_only: bool = True
     masked_paths: tuple[str, ...] = MASKED_PATHS
+    time_namespaces: bool = False
 
 
 def cgroup_path(plan: ContainerPlan, container_id: str) -> str:
@@ -390,6 +391,7 @@ def _render_namespaces(plan: ContainerPlan, host: HostFacts) -> list[dict[str, s
         ("pid", plan.pid),
         ("ipc", plan.ipc),
         ("cgroup", _cgroupns(plan, host)),
+        ("time", PRIVATE if host.time_namespaces else HOST),
     )
     return [
         {"type": kind} if mode == PRIVATE else {"type": kind, "path": mode} for kind, mode in wanted if mode != HOST

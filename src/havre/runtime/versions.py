@@ -65,6 +65,13 @@ def knows_mount_option(features: str, option: str) -> bool:
     return isinstance(options, list) and option in options
 
 
+def knows_time_namespaces(features: str) -> bool:
+    """Report whether an OCI runtime with these features makes time namespaces; crun does without listing them."""
+    report = json.loads(features or "{}")
+    listed = (report.get("linux") or {}).get("namespaces") or ()
+    return "time" in listed or "run.oci.crun.version" in (report.get("annotations") or {})
+
+
 def parse_release(text: str) -> Release:
     """Parse `crun version 1.21`, `commit: 1026...` and the like of runc, conmon, tini and catatonit."""
     version, commit = _VERSION.search(text), _COMMIT.search(text)
