@@ -125,6 +125,7 @@ class Control:
                             await finish(recording.end(failure))
 
     async def _solve(self, request: m.SolveRequest, job: Job) -> m.SolveResponse:
+        _refuse_policies(request)
         exports, caches = _exports_of(request), _caches_of(request)
         if request.definition is not None:
             raise _no_definitions()
@@ -304,6 +305,19 @@ def _exports_of(request: m.SolveRequest) -> list[Export]:
 
 def _caches_of(request: m.SolveRequest) -> CacheExports:
     return parse_cache([(each.type, each.attrs) for each in request.cache.exports] if request.cache else ())
+
+
+def _refuse_policies(request: m.SolveRequest) -> None:
+    """Refuse a build that is to be checked by a policy, instead of ignoring what the policy would deny."""
+    if request.source_policy_session:
+        raise Unsupported(
+            "source policies are not supported: the client has a policy for this build, such as a Dockerfile.rego",
+            "build without it by --policy disabled=true, or with a builder of the driver docker-container",
+        )
+    if request.source_policy is not None and request.source_policy.rules:
+        raise Unsupported("source policies are not supported", "unset EXPERIMENTAL_BUILDKIT_SOURCE_POLICY")
+    if request.proxy_network:
+        raise Unsupported("the network proxy that a policy asks for is not supported", "leave out caps of the policy")
 
 
 def _build_id(metadata: Metadata) -> str:

@@ -183,6 +183,13 @@ class Op(Message):
 
 
 @dataclass
+class SourcePolicy(Message):
+    """A policy in BuildKit's own form; its rules are not decoded."""
+
+    rules: list[bytes] = pb.repeated(2, bytes)
+
+
+@dataclass
 class SolveRequest(Message):
     """Control's request. Clients before v0.13 give their one exporter as `exporter` and `exporter_attrs`."""
 
@@ -196,7 +203,10 @@ class SolveRequest(Message):
     cache: CacheOptions | None = pb.embedded(8, CacheOptions)
     entitlements: list[str] = pb.repeated(9, str)
     internal: bool = pb.flag(11)
+    source_policy: SourcePolicy | None = pb.embedded(12, SourcePolicy)
     exporters: list[Exporter] = pb.repeated(13, Exporter)
+    source_policy_session: str = pb.text(15)
+    proxy_network: bool = pb.flag(17)
 
 
 @dataclass
