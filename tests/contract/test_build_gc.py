@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from havre.api.buildkit import messages as m
 from support.building import docker_build, write_context
+from support.buildkit import CONTROL, calling
 from support.engines import Engine, Havred, serving
 from support.raw import ask
 from support.waiting import until
@@ -69,4 +72,25 @@ def test_pruning_by_size_and_age(havred: Engine, tmp_path: Path) -> None:
     havred.docker("builder", "prune", "-af", "--keep-storage", "5MB", check=0)
     assert len(_records(havred)) == 2
     havred.docker("builder", "prune", "-af", "--filter", "until=0s", check=0)
+    assert _records(havred) == []
+
+
+def test_pruning_by_space_used_and_free(havred: Engine, tmp_path: Path) -> None:
+    havred.docker("builder", "prune", "-af", check=0)
+    context = write_context(tmp_path / "context", _STEPS)
+    docker_build(havred, context, "-t", "pruned:2")
+    havred.docker("rmi", "-f", "pruned:2", check=0)
+    ask(havred.socket, "POST", "/build/prune?all=1&min-free-space=1")
+    assert len(_records(havred)) == 3
+    ask(havred.socket, "POST", "/build/prune?all=1&max-used-space=5000000")
+    assert len(_records(havred)) == 2
+
+    async def by_buildx(request: m.PruneRequest) -> int:
+        async with asyncio.timeout(30), calling(havred.socket) as caller:
+            return len([each async for each in caller.listen(f"{CONTROL}Prune", request, m.UsageRecord)])
+
+    kept = m.PruneRequest(all=True, max_used_bytes=1, reserved_bytes=5_000_000)
+    assert asyncio.run(by_buildx(kept)) == 0
+    assert asyncio.run(by_buildx(m.PruneRequest(all=True, max_used_bytes=3_000_000))) == 1
+    assert asyncio.run(by_buildx(m.PruneRequest(all=True, min_free_bytes=1 << 60))) == 1
     assert _records(havred) == []

@@ -31,6 +31,7 @@ from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.builds.cache import CacheRecord
 from havre.builds.entitlements import NETWORK_HOST
+from havre.builds.gcpolicy import SpaceLimits
 from havre.builds.progress import BuildEvent, Finished, Log, Started, Warned
 from havre.builds.request import DEFAULT_NAME, BuildRequest, BuildResult, CacheSource, CacheTarget, parse_attestations
 from havre.builds.running import RunFailed
@@ -174,7 +175,9 @@ async def _export(call: Call) -> web.StreamResponse:
 
 async def _prune(call: Call) -> web.StreamResponse:
     filters = call.filters()
-    keep_bytes = call.integer("keep-storage") or 0
+    reserved = call.integer("reserved-space") or call.integer("keep-storage") or 0
+    limits = SpaceLimits(reserved, call.integer("max-used-space") or 0, call.integer("min-free-space") or 0)
+    keep_bytes = await call.services.builder.keep_bytes(limits)
     work = call.services.builder.prune(filters, all=call.flag("all"), keep_bytes=keep_bytes)
     deleted, reclaimed = await call.settle(work)
     call.services.events.publish("builder", "prune", "", {"reclaimed": str(reclaimed)})

@@ -24,6 +24,24 @@ _OLD = "1440h"
 
 
 @dataclass(frozen=True)
+class SpaceLimits:
+    """Limits of a prune in bytes, 0 for none: keep `reserved` anyway, use at most `max_used`, leave `min_free` free."""
+
+    reserved: int = 0
+    max_used: int = 0
+    min_free: int = 0
+
+    def keep_bytes(self, used: int, free: int) -> int:
+        """How much of a cache of `used` bytes is kept on a disk with `free` bytes."""
+        keep, missing = self.max_used, self.min_free - free
+        if missing > 0:
+            keep = min(keep, used - missing) if keep else used - missing
+        elif self.min_free and not keep:
+            keep = used
+        return max(keep, self.reserved)
+
+
+@dataclass(frozen=True)
 class GcRule:
     """One rule; without `all`, it keeps records whose layer an image uses."""
 

@@ -28,7 +28,7 @@ from havre.builds.checking import Base, Checks
 from havre.builds.contexts import Contexts
 from havre.builds.emulation import check_runs, find_interpreters
 from havre.builds.entitlements import DEFAULT, NETWORK_HOST, check_grants, require
-from havre.builds.gcpolicy import GcPolicy, GcRule
+from havre.builds.gcpolicy import GcPolicy, GcRule, SpaceLimits
 from havre.builds.history import History, HistoryLimits, Record, StoredDocument
 from havre.builds.platforms import PlatformsProgress, SharedClient, side_by_side, split_platforms
 from havre.builds.progress import BuildProgress, shown, unreported
@@ -208,6 +208,14 @@ class Builder:
             kept |= {Digest(record.layer)} if record.layer else set()
             found.append(Prunable(record.id, (record.description,), size))
         return found
+
+    async def keep_bytes(self, limits: SpaceLimits) -> int:
+        """How much of the cache the limits keep now; 0 for nothing."""
+        if limits == SpaceLimits():
+            return 0
+        used = sum(record.size for record in await self._records())
+        free = (await in_thread(shutil.disk_usage, self._scratch)).free
+        return limits.keep_bytes(used, free)
 
     async def prune(self, filters: Filters, all: bool = False, keep_bytes: int = 0) -> tuple[list[str], int]:
         """Delete records, with `all` also cache mounts. Returns the IDs of the records, and the bytes freed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from havre.builds.gcpolicy import SMALLEST_DEFAULT, GcPolicy, GcRule, parse_gc_policy
+from havre.builds.gcpolicy import SMALLEST_DEFAULT, GcPolicy, GcRule, SpaceLimits, parse_gc_policy
 from havre.errors import InvalidInput
 
 
@@ -33,3 +33,22 @@ def test_a_policy_of_the_file() -> None:
 def test_what_cannot_be_meant(builder: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="builder"):
         parse_gc_policy(builder)
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept"),
+    [
+        (SpaceLimits(), 0),
+        (SpaceLimits(reserved=30), 30),
+        (SpaceLimits(max_used=60), 60),
+        (SpaceLimits(reserved=70, max_used=60), 70),
+        (SpaceLimits(min_free=15), 95),
+        (SpaceLimits(min_free=10), 100),
+        (SpaceLimits(max_used=60, min_free=15), 60),
+        (SpaceLimits(max_used=60, min_free=60), 50),
+        (SpaceLimits(reserved=80, min_free=60), 80),
+        (SpaceLimits(min_free=500), 0),
+    ],
+)
+def test_how_much_of_100_bytes_is_kept_with_10_free(limits: SpaceLimits, kept: int) -> None:
+    assert limits.keep_bytes(used=100, free=10) == kept

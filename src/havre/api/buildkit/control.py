@@ -39,6 +39,7 @@ from havre.api.buildkit.sources import SourceFiles
 from havre.api.buildkit.subrequests import answer
 from havre.builds.cache import CacheRecord
 from havre.builds.contexts import Contexts
+from havre.builds.gcpolicy import SpaceLimits
 from havre.builds.outputs import Outputs
 from havre.builds.request import BuildRequest, BuildResult, DockerfileBytes
 from havre.builds.solve import Builder
@@ -57,8 +58,8 @@ _BRIDGE_CAPABILITIES = (
     "readfile", "statfile", "gateway.solve.metadata", "gateway.solve.evaluate", "gateway.evaluate", "gateway.warnings",
 )  # fmt: skip
 _LLB_CAPABILITIES = (
-    "source.image", "source.local", "constraints", "platform", "meta.description", "exporter.image.attestations",
-    *SOURCE_CAPABILITIES,
+    "constraints", "platform", "meta.description", "exporter.image.attestations", "exporter.image.annotations",
+    "gc.freespacefilter", "history.filter", *SOURCE_CAPABILITIES,
 )  # fmt: skip
 
 
@@ -232,7 +233,9 @@ class Control:
         if request.keep_duration > 0:
             filters["until"] = [f"{request.keep_duration // 10**9}s"]
         records = {record.id: _render_record(record, shared) for record, shared in await self._builder.usage()}
-        gone, _ = await self._builder.prune(filters, all=request.all, keep_bytes=request.keep_bytes)
+        limits = SpaceLimits(request.reserved_bytes, request.max_used_bytes, request.min_free_bytes)
+        keep_bytes = await self._builder.keep_bytes(limits)
+        gone, _ = await self._builder.prune(filters, all=request.all, keep_bytes=keep_bytes)
         for id in gone:
             if id in records:
                 yield records[id]

@@ -10,6 +10,8 @@ names the result.
 
 Source: moby/buildkit solver/pb/ops.proto, attr.go, caps.go; client/llb/source.go; docker/buildx build/opt.go,
 url.go.
+
+Why: docs/decisions/400.
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ class PruneRequest(Message):
     filter: list[str] = pb.repeated(1, str)
     all: bool = pb.flag(2)
     keep_duration: int = pb.number(3)  # nanoseconds
-    keep_bytes: int = pb.number(4)
+    reserved_bytes: int = pb.number(4)
+    max_used_bytes: int = pb.number(5)
+    min_free_bytes: int = pb.number(6)
 
 
 # -- Control: a build
