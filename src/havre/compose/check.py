@@ -50,7 +50,7 @@ def check_project(project: Project) -> None:
 
 
 def _service_problems(project: Project, name: str, service: Service) -> Iterator[str]:
-    if "build" not in service and not service.get("image"):
+    if not ({"build", "provider"} & service.keys() or service.get("image")):
         yield f'service "{name}" has neither an image nor a build context specified'
     yield from _build_problems(project, name, service)
     if service.get("network_mode") and service.get("networks"):

@@ -13,7 +13,7 @@ from havre.compose.labels import parse_dependencies
 from havre.compose.plan import orphans, remove_container, stop_container
 from havre.compose.project import Project, in_order
 from havre.compose.state import Container, State
-from havre.compose.steps import Call, Step
+from havre.compose.steps import Call, Provide, Step
 
 _IN_USE = "Resource is still in use"
 
@@ -64,6 +64,9 @@ def plan_down(project: Project, state: State, options: DownOptions) -> list[Step
                 after=after,
                 service=project.services[name],
             )
+            keys.append(steps[-1].key)
+        if "provider" in project.services[name]:
+            steps.append(_provide(project, name, "down", ("Removing", "Removed"), after))
             keys.append(steps[-1].key)
         removed[name] = tuple(keys)
     if options.remove_orphans:
@@ -141,7 +144,19 @@ def plan_stop(project: Project, state: State, services: Sequence[str], timeout_s
             container, timeout_s=timeout_s, after=after, service=project.services.get(container.service)
         )
 
-    return plan_each(project, state, services, stop, backwards=True)
+    steps = plan_each(project, state, services, stop, backwards=True)
+    for name, service in sorted(project.services.items()):
+        if "provider" in service and (not services or name in services):
+            dependents = _dependents(project, name)
+            stopped = {f"stop {container.id}" for container in state.containers if container.service in dependents}
+            after = tuple(step.key for step in steps if step.key in stopped)
+            steps.append(_provide(project, name, "stop", ("Stopping", "Stopped"), after))
+    return steps
+
+
+def _provide(project: Project, name: str, command: str, words: tuple[str, str], after: tuple[str, ...]) -> Step:
+    action = Provide(project, name, command, {})
+    return Step(f"{command} provider {name}", f"Service {name}", words[0], words[1], action, after)
 
 
 def plan_simple(

@@ -23,7 +23,7 @@ from havre.compose.plan import RUNNING_OR_HEALTHY
 from havre.compose.prestart import prepare
 from havre.compose.references import link_names, resolved
 from havre.compose.request import container_request
-from havre.compose.steps import Await, Build, Call, Create, Execute, Prepare, Pull, Push, Step
+from havre.compose.steps import Await, Build, Call, Create, Execute, Prepare, Provide, Pull, Push, Step
 from havre.errors import Conflict, Failed, Forbidden, HavreError, NotFound, NotModified, Unavailable
 from havre.golang.jsontext import encode
 from havre.oci.names import split_tag, split_version
@@ -230,6 +230,11 @@ class _Run:
                 build_image(self._engine.client, build, means, partial(self._crew.tell, step))
             case Prepare() as hook:
                 prepare(self._engine.client, hook, partial(self._id_of, hook.project.name))
+            case Provide() as wanted:
+                from havre.compose.provider import provide  # imported late: few projects have a provider
+
+                if not provide(wanted, lambda text: self._crew.tell(step, [text], [text])):
+                    return "Skipped"
             case Pull() as pull:
                 return self._transfer(step, "/images/create", _pull_query(pull), pull.image, tolerate=pull.tolerate)
             case Push() as push:

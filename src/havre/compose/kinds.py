@@ -235,6 +235,16 @@ class LooseTexts(Texts):
     item = (str, int, float)
 
 
+class Repeated(Kind):
+    """Values of a flag: a text, number or truth value, or a list of those; stored as a list of texts."""
+
+    expected = "a text, a number, true or false, or a list of those"
+    takes: tuple[type, ...] = (str, int, float, bool, list)
+
+    def read(self, value: Any) -> Any:
+        return [go_text(item) for item in (value if isinstance(value, list) else [value])]
+
+
 class TextOrTexts(Texts):
     """A text or a list of texts."""
 

@@ -138,7 +138,7 @@ def _service(service: Any, variables: Mapping[str, str]) -> dict[str, Any]:
     result: dict[str, Any] = dict(service or {})
     if result.get("pull_policy") == "if_not_present":
         result["pull_policy"] = "missing"
-    if "network_mode" not in result and not result.get("networks"):
+    if not {"network_mode", "provider"} & result.keys() and not result.get("networks"):
         result["networks"] = {"default": None}
     if isinstance(result.get("build"), dict):
         result["build"] = _build(result["build"], variables)

@@ -155,6 +155,8 @@ def image_of(service: Service, name: str, project: str) -> str:
 
 def images_of(service: Service, name: str, project: str) -> list[str]:
     """The images of the service's containers and of its `pre_start` hooks, each once."""
+    if "provider" in service:
+        return []
     hooks = (hook["image"] for hook in service.get("pre_start", ()) if hook.get("image"))
     return list(dict.fromkeys((image_of(service, name, project), *hooks)))
 

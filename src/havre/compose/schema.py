@@ -32,6 +32,7 @@ from havre.compose.kinds import (
     Number,
     Pairs,
     PullPolicy,
+    Repeated,
     Size,
     Strict,
     Switch,
@@ -318,6 +319,8 @@ _ENV_FILE = _EnvFile(
 
 _MODEL_USE = Struct("a service's model", _keys("endpoint_var model_var", _TEXT), null=True)
 
+_PROVIDER = Struct("provider", [Key("type", _TEXT), Key("options", MapOf(Repeated()))], required=("type",))
+
 SERVICE = Struct(
     "a service",
     [
@@ -351,6 +354,7 @@ SERVICE = Struct(
         Key("dns_search", TextOrTexts()),
         Key("domainname", _TEXT),
         Key("entrypoint", Command(), always=JSON),
+        Key("provider", _PROVIDER, pointer=True),
         Key("environment", _VARIABLES),
         Key("env_file", ListOf(_ENV_FILE, short=_TEXT)),
         Key("expose", LooseTexts()),

@@ -68,6 +68,15 @@ class Prepare(NamedTuple):
     container: str
 
 
+class Provide(NamedTuple):
+    """Run a provider's `command` for a service: up, down or stop. `variables` is filled by `up`."""
+
+    project: Project
+    key: str
+    command: str
+    variables: dict[str, str]
+
+
 class Pull(NamedTuple):
     """Pull an image."""
 
@@ -98,7 +107,7 @@ class Build(NamedTuple):
     attestations: Mapping[str, str] = {}
 
 
-Action = Call | Create | Await | Execute | Prepare | Pull | Push | Build
+Action = Call | Create | Await | Execute | Prepare | Provide | Pull | Push | Build
 
 
 class Step(NamedTuple):

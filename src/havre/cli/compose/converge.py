@@ -31,7 +31,7 @@ def converge(
     awaited: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Provide images, converge containers, and wait for `awaited` ones to be healthy. Raises HavreError."""
-    project = supplied(stage.session, project)
+    project = supplied(stage, project)
     state = observe(stage.client, project)
     steps = plan_images(project, state.images, images)
     if steps:

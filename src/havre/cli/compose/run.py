@@ -126,7 +126,10 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
     stage = Stage(session, options)
     if options.quiet:
         stage.progress = "quiet"
-    project = supplied(session, stage.project([name]))
+    project = stage.project([name])
+    if "provider" in project.services[name]:
+        raise StatusError(1, f'service "{name}" is managed by a provider: there is no container to run')
+    project = supplied(stage, project, providers=not options.no_deps)
     tty = not (options.no_tty or options.no_TTY) and posix.isatty(0) and posix.isatty(1)
     interactive = options.interactive and not options.detach
     check_tty(interactive, tty)

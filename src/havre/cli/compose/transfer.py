@@ -25,6 +25,8 @@ def pull(session: Session, options: Options, arguments: list[str]) -> int:
     steps: dict[str, Step] = {}
     for name in sorted(project.services):
         service = project.services[name]
+        if "provider" in service:
+            continue
         image = image_of(service, name, project.name)
         subject = f"Image {image}"
         built = "build" in service and (options.ignore_buildable or not service.get("image"))

@@ -44,6 +44,7 @@ def up(session: Session, options: Options, arguments: list[str]) -> int:
         return 0
     from havre.cli.compose.attached import Attached
 
+    project = supplied(stage, project)
     attached = Attached(stage, project, options, arguments)
     converge(stage, project, wanted._replace(start=False), _image_options(options), quiet=options.quiet_pull)
 
@@ -68,7 +69,7 @@ def _and_watch(stage: Stage, project: Project, begin: Callable[[], None]) -> Cal
 
 def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOptions) -> int:
     """Replace stale containers one by one; returns to the old ones when a new one does not become healthy."""
-    project = supplied(stage.session, project)
+    project = supplied(stage, project)
     state = observe(stage.client, project)
     if steps := plan_images(project, state.images, images):
         stage.carry_out(steps)

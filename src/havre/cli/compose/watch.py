@@ -13,6 +13,7 @@ from threading import Thread
 
 from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
+from havre.cli.compose.supply import supplied
 from havre.cli.parser import StatusError
 from havre.compose import labels as label
 from havre.compose.down import plan_simple
@@ -43,6 +44,7 @@ def watch(session: Session, options: Options, arguments: list[str]) -> int:
     if stage.dry_run:
         print("".join(f"watch {rule.path}: {rule.action} {rule.service}\n" for rule in rules), end="")
         return 0
+    project = supplied(stage, project)
     watcher = Watcher(stage, project, rules, prune=options.prune)
     if not options.no_up:
         converge(stage, project, UpOptions(separator=stage.separator), ImageOptions(build=True), quiet=options.quiet)
