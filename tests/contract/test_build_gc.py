@@ -33,7 +33,9 @@ def _size(engine: Engine) -> int:
 def limited(tmp_path: Path, archive: Path) -> Iterator[Engine]:
     """A daemon that keeps no more than 3 MB of cache."""
     file = tmp_path / "daemon.json"
-    file.write_text(json.dumps({"builder": {"gc": {"enabled": True, "policy": [{"keepStorage": "3MB", "all": True}]}}}))
+    file.write_text(
+        json.dumps({"builder": {"gc": {"enabled": True, "policy": [{"maxUsedSpace": "3MB", "all": True}]}}})
+    )
     with serving(Havred(["--config-file", str(file)]), archive) as engine:
         yield engine
 

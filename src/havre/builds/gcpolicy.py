@@ -4,7 +4,8 @@
             "policy": [{"keepStorage": "10GB", "filter": ["unused-for=2200h"], "all": true}]}}
 
 Rules are applied in order after every build: each deletes matching records, least recently used first, until at most
-its `keepStorage` is left. The default policy deletes records unused for 60 days, then those no image uses, then any.
+its `maxUsedSpace` is left and `minFreeSpace` is free, but never below `reservedSpace` (formerly `keepStorage`).
+The default policy deletes records unused for 60 days, then those no image uses, then any.
 
 Source: the dockerd reference, "builder.gc"; moby builder/builder-next/worker/gc.go.
 """
@@ -45,17 +46,17 @@ class SpaceLimits:
 class GcRule:
     """One rule; without `all`, it keeps records whose layer an image uses."""
 
-    keep_bytes: int
+    limits: SpaceLimits
     all: bool = False
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GcPolicy:
-    """The setting `builder.gc`; `rules` of None are the default rules for `keep_bytes` (0: by the size of the disk)."""
+    """The setting `builder.gc`; `rules` of None are the default rules for `limits` (none: by the size of the disk)."""
 
     enabled: bool = True
-    keep_bytes: int = 0
+    limits: SpaceLimits = SpaceLimits()
     rules: tuple[GcRule, ...] | None = None
 
     def for_disk(self, disk_bytes: int) -> tuple[GcRule, ...]:
@@ -64,27 +65,40 @@ class GcPolicy:
             return ()
         if self.rules is not None:
             return self.rules
-        keep = self.keep_bytes or max(disk_bytes // _PART_OF_DISK, SMALLEST_DEFAULT)
-        old = GcRule(keep, filters={"unused-for": [_OLD]})
-        return (old, GcRule(keep), GcRule(keep, all=True))
+        default = SpaceLimits(max(disk_bytes // _PART_OF_DISK, SMALLEST_DEFAULT))
+        limits = default if self.limits == SpaceLimits() else self.limits
+        old = GcRule(limits, filters={"unused-for": [_OLD]})
+        return (old, GcRule(limits), GcRule(limits, all=True))
 
 
 def parse_gc_policy(builder: Mapping[str, Any]) -> GcPolicy:
     """The policy of daemon.json's `builder`. Raises `InvalidInput`."""
     builder = _only(builder, ("gc", "entitlements", "insecure-entitlements", "history"), "builder")
-    gc = _only(builder.get("gc", {}), ("enabled", "defaultKeepStorage", "policy"), "builder.gc")
+    known = ("enabled", "policy", "defaultKeepStorage", "defaultReservedSpace", "defaultMaxUsedSpace")
+    gc = _only(builder.get("gc", {}), (*known, "defaultMinFreeSpace"), "builder.gc")
     policy = gc.get("policy")
     rules = None if policy is None else tuple(_rule(entry) for entry in policy)
-    return GcPolicy(bool(gc.get("enabled", True)), _size(gc.get("defaultKeepStorage", 0)), rules)
+    limits = SpaceLimits(
+        _size(gc.get("defaultReservedSpace") or gc.get("defaultKeepStorage", 0)),
+        _size(gc.get("defaultMaxUsedSpace", 0)),
+        _size(gc.get("defaultMinFreeSpace", 0)),
+    )
+    return GcPolicy(bool(gc.get("enabled", True)), limits, rules)
 
 
 def _rule(entry: Any) -> GcRule:
-    entry = _only(entry, ("keepStorage", "filter", "all"), "builder.gc.policy")
+    known = ("keepStorage", "reservedSpace", "maxUsedSpace", "minFreeSpace", "filter", "all")
+    entry = _only(entry, known, "builder.gc.policy")
     filters: dict[str, list[str]] = {}
     for each in entry.get("filter", ()):
         key, equals, value = str(each).partition("=")
         filters.setdefault(key, []).append(value if equals else "true")
-    return GcRule(_size(entry.get("keepStorage", 0)), bool(entry.get("all", False)), filters)
+    limits = SpaceLimits(
+        _size(entry.get("reservedSpace") or entry.get("keepStorage", 0)),
+        _size(entry.get("maxUsedSpace", 0)),
+        _size(entry.get("minFreeSpace", 0)),
+    )
+    return GcRule(limits, bool(entry.get("all", False)), filters)
 
 
 def _only(value: Any, known: Sequence[str], where: str) -> Mapping[str, Any]:

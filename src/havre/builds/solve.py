@@ -209,11 +209,9 @@ class Builder:
             found.append(Prunable(record.id, (record.description,), size))
         return found
 
-    async def keep_bytes(self, limits: SpaceLimits) -> int:
-        """How much of the cache the limits keep now; 0 for nothing."""
-        if limits == SpaceLimits():
-            return 0
-        used = sum(record.size for record in await self._records())
+    async def keep_bytes(self, limits: SpaceLimits, records: Sequence[CacheRecord] | None = None) -> int:
+        """How much of the cache, or of these records, the limits keep now; 0 for nothing."""
+        used = sum(record.size for record in (await self._records() if records is None else records))
         free = (await in_thread(shutil.disk_usage, self._scratch)).free
         return limits.keep_bytes(used, free)
 
@@ -238,7 +236,8 @@ class Builder:
         records = await self._records()
         gone: list[str] = []
         for rule in self._rules:
-            chosen = plan_prune(records, rule.filters, all=rule.all, keep_bytes=rule.keep_bytes, used=used)
+            keep_bytes = await self.keep_bytes(rule.limits, records)
+            chosen = plan_prune(records, rule.filters, all=rule.all, keep_bytes=keep_bytes, used=used)
             gone += [record.id for record in chosen]
             records = [record for record in records if record not in chosen]
         if gone:

@@ -12,18 +12,28 @@ from havre.errors import InvalidInput
 
 def test_what_is_kept_where_nothing_is_said() -> None:
     rules = GcPolicy().for_disk(1 << 40)
-    assert {rule.keep_bytes for rule in rules} == {(1 << 40) // 10}
+    assert {rule.limits for rule in rules} == {SpaceLimits((1 << 40) // 10)}
     assert [rule.all for rule in rules] == [False, False, True]
-    assert GcPolicy().for_disk(1 << 30)[0].keep_bytes == SMALLEST_DEFAULT
+    assert GcPolicy().for_disk(1 << 30)[0].limits.reserved == SMALLEST_DEFAULT
     assert GcPolicy(enabled=False).for_disk(1 << 40) == ()
 
 
 def test_a_policy_of_the_file() -> None:
     gc = {"defaultKeepStorage": "20GB", "policy": [{"keepStorage": "1.5gb", "filter": ["unused-for=48h"], "all": True}]}
     policy = parse_gc_policy({"gc": gc})
-    assert policy.keep_bytes == 20 << 30
-    assert policy.for_disk(0) == (GcRule(3 << 29, all=True, filters={"unused-for": ["48h"]}),)
+    assert policy.limits == SpaceLimits(20 << 30)
+    assert policy.for_disk(0) == (GcRule(SpaceLimits(3 << 29), all=True, filters={"unused-for": ["48h"]}),)
     assert not parse_gc_policy({"gc": {"enabled": False}}).enabled
+
+
+def test_the_keys_of_newer_engines() -> None:
+    spaces = {"reservedSpace": "1gb", "maxUsedSpace": "3gb", "minFreeSpace": "2gb"}
+    defaults = {"defaultReservedSpace": "4gb", "defaultMaxUsedSpace": "6gb", "defaultMinFreeSpace": "5gb"}
+    policy = parse_gc_policy({"gc": {**defaults, "policy": [spaces]}})
+    assert policy.limits == SpaceLimits(4 << 30, 6 << 30, 5 << 30)
+    assert policy.for_disk(0) == (GcRule(SpaceLimits(1 << 30, 3 << 30, 2 << 30)),)
+    only = parse_gc_policy({"gc": {"defaultMaxUsedSpace": "6gb"}})
+    assert {rule.limits for rule in only.for_disk(1 << 40)} == {SpaceLimits(max_used=6 << 30)}
 
 
 @pytest.mark.parametrize(
