@@ -2,7 +2,7 @@
 """Write docs/api-coverage.md: which of Docker's endpoints are served, and what clients of older versions get.
 
 Docker's endpoints are those of api-endpoints.tsv beside this file; ours are read from `havre.api.routes`, and what is
-changed for older versions from `havre.wire.versions`. `make docs` runs this; a unit test checks the page.
+changed for older versions from `havre.wire.conversion`. `make docs` runs this; a unit test checks the page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from havre.api.router import Handler
 from havre.api.routes import build_router
-from havre.wire import versions
+from havre.wire import conversion, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "api-coverage.md"
@@ -35,6 +35,7 @@ OPERATIONS = {
     "CreateRequest": "ContainerCreate",
     "UpdateRequest": "ContainerUpdate",
     "ContainerDetails": "ContainerInspect",
+    "ContainerSummary": "ContainerList",
     "ImageDetails": "ImageInspect",
     "ImageSummary": "ImageList",
     "DiskUsage": "SystemDataUsage",
@@ -126,7 +127,7 @@ def _rows(known: Sequence[Endpoint], served: dict[tuple[str, str], Handler]) -> 
 
 
 def _all_changes() -> Iterator[tuple[str, versions.Version, str, str]]:
-    for kind, table in (("request", versions._LIFTS), ("answer", versions._LOWERS)):
+    for kind, table in (("request", conversion._LIFTS), ("answer", conversion._LOWERS)):
         for struct, changes in table.items():
             for version, change in changes:
                 yield OPERATIONS[struct.__name__], version, kind, " ".join((inspect.getdoc(change) or "").split())

@@ -175,3 +175,74 @@ def test_the_form_of_events_is_negotiated(
     assert kind == content_type
     assert all(line.startswith(start) for line in body.splitlines())
     assert body.endswith(b"}\n")
+
+
+# -- containers and networks
+
+
+def warned(engine: Engine, version: str, host: dict[str, Any]) -> list[str]:
+    """The warnings of a creation."""
+    made = ask(engine.socket, "POST", f"/v{version}/containers/create", {"Image": "busybox", "HostConfig": host}).json
+    ask(engine.socket, "DELETE", f"/containers/{made['Id']}?v=1")
+    return made["Warnings"]  # type: ignore[no-any-return]
+
+
+def test_what_is_read_otherwise_is_warned_of(havred: Engine) -> None:
+    (empty,) = warned(havred, "1.52", {"PortBindings": {"81/tcp": [], "80/tcp": None, "82/tcp": [{}]}})
+    assert empty.startswith("Following container port(s) have an empty list of port-bindings: 80/tcp, 81/tcp. Such")
+    assert warned(havred, "1.51", {"PortBindings": {"80/tcp": []}}) == []
+    mount = {"Type": "volume", "Source": "warned", "Target": "/v"}
+    driven = {**mount, "VolumeOptions": {"DriverConfig": {"Name": "local"}}}
+    (driver,) = warned(havred, "1.48", {"VolumeDriver": "local", "Mounts": [mount]})
+    assert driver.startswith("WARNING: the container-wide volume-driver configuration is ignored for volumes")
+    for version, host in (
+        ("1.47", {"VolumeDriver": "local", "Mounts": [mount]}),
+        ("1.48", {"VolumeDriver": "local", "Mounts": [driven]}),
+        ("1.48", {"Mounts": [mount]}),
+    ):
+        assert warned(havred, version, host) == []
+
+
+def test_a_container_has_no_mac_address_of_its_own_since_1_52(havred: Engine) -> None:
+    for version, mac in (("1.51", "02:00:00:00:00:51"), ("1.52", None)):
+        asked = {"Image": "busybox", "Cmd": ["sleep", "1000"], "MacAddress": "02:00:00:00:00:51"}
+        made = ask(havred.socket, "POST", f"/v{version}/containers/create?name=addressed", asked).json
+        assert bool(made["Warnings"]) == (mac is not None)
+        ask(havred.socket, "POST", "/containers/addressed/start")
+        shown = ask(havred.socket, "GET", "/v1.51/containers/addressed/json").json
+        today = ask(havred.socket, "GET", "/v1.52/containers/addressed/json").json
+        havred.out("rm", "-f", "addressed")
+        assert shown["Config"].get("MacAddress") == mac
+        assert (today["NetworkSettings"]["Networks"]["bridge"]["MacAddress"] == "02:00:00:00:00:51") == (
+            mac is not None
+        )
+        assert "MacAddress" not in today["Config"]
+        assert shown["NetworkSettings"]["IPAddress"] == today["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+
+
+def test_lists_tell_of_health_since_1_52(havred: Engine) -> None:
+    havred.out(
+        "run", "-d", "--name", "well", "--health-cmd", "true", "--health-interval", "1h", "busybox", "sleep", "99"
+    )
+    havred.out("run", "-d", "--name", "plain", "busybox", "sleep", "99")
+    rows = {row["Names"][0]: row for row in ask(havred.socket, "GET", "/v1.52/containers/json").json}
+    havred.out("rm", "-f", "well", "plain")
+    assert rows["/plain"]["Health"] == {"Status": "none", "FailingStreak": 0}
+    assert rows["/well"]["Health"]["Status"] in ("starting", "healthy")
+
+
+def test_networks_count_their_addresses_since_1_52(havred: Engine) -> None:
+    options = ("--subnet", "10.97.0.0/24", "--ip-range", "10.97.0.128/25", "--aux-address", "a=10.97.0.9", "--ipv6")
+    havred.out("network", "create", *options, "--subnet", "fd00:97::/48", "counted")
+    havred.out("run", "-d", "--name", "counts", "--network", "counted", "busybox", "sleep", "1000")
+
+    def subnets(name: str) -> dict[str, Any]:
+        return ask(havred.socket, "GET", f"/v1.52/networks/{name}").json["Status"]["IPAM"].get("Subnets", {})  # type: ignore[no-any-return]
+
+    # network, broadcast, gateway, the reserved one and the container; of them broadcast and container are in the range
+    four, six = {"IPsInUse": 5, "DynamicIPsAvailable": 126}, {"IPsInUse": 3, "DynamicIPsAvailable": 2**64 - 1}
+    assert subnets("counted") == {"10.97.0.0/24": four, "fd00:97::/48": six}
+    havred.out("rm", "-f", "counts")
+    assert subnets("counted")["10.97.0.0/24"] == {"IPsInUse": 4, "DynamicIPsAvailable": 127}
+    assert subnets("host") == {}
+    havred.out("network", "rm", "counted")

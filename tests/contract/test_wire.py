@@ -397,21 +397,21 @@ class TestEndpoints:
     def test_a_mac_address_is_the_main_networks(self, engine: Engine) -> None:
         asked = {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": self.MAC}}}}
         for body in (asked, {"MacAddress": self.MAC}):
-            made = post(engine, "/containers/create", {"Image": "busybox", **body}).json
+            made = post(engine, "/v1.45/containers/create", {"Image": "busybox", **body}).json
             assert ("deprecated" in "".join(made["Warnings"])) == ("MacAddress" in body)
-            shown = get(engine, f"/containers/{made['Id']}/json").json
+            shown = get(engine, f"/v1.45/containers/{made['Id']}/json").json
             assert shown["Config"]["MacAddress"] == self.MAC
             assert shown["NetworkSettings"]["Networks"]["bridge"]["MacAddress"] == self.MAC
         old = post(engine, "/v1.43/containers/create", {"Image": "busybox", "MacAddress": self.MAC}).json
         assert old["Warnings"] == []
         none = {"Image": "busybox", "MacAddress": "zz", "HostConfig": {"NetworkMode": "none"}}
-        made = post(engine, "/containers/create", none).json
-        assert "MacAddress" not in get(engine, f"/containers/{made['Id']}/json").json["Config"]
+        made = post(engine, "/v1.45/containers/create", none).json
+        assert "MacAddress" not in get(engine, f"/v1.45/containers/{made['Id']}/json").json["Config"]
 
     def test_two_mac_addresses_of_one_network(self, engine: Engine) -> None:
         asked = {"EndpointsConfig": {"bridge": {"MacAddress": "02:42:ac:11:00:98"}}}
         body = {"Image": "busybox", "MacAddress": self.MAC, "NetworkingConfig": asked}
-        reply = post(engine, "/containers/create", body)
+        reply = post(engine, "/v1.45/containers/create", body)
         assert reply.status == 400
         assert "the container-wide MAC address must match the endpoint-specific MAC address" in reply.message
 
@@ -419,7 +419,7 @@ class TestEndpoints:
         script = "cat /sys/class/net/eth0/address"
         for written in ("02-42-AC-11-00-96", "0242.ac11.0096"):
             body = {"Image": "busybox", "MacAddress": written, "Cmd": ["sh", "-c", script]}
-            made = post(engine, "/containers/create", body).json
+            made = post(engine, "/v1.45/containers/create", body).json
             assert engine.out("start", "-a", made["Id"]) == "02:42:ac:11:00:96"
 
 

@@ -22,7 +22,7 @@ from havre.aio import feed
 from havre.api.bodies import HoldingProtocol, feed_body
 from havre.api.services import Services
 from havre.errors import Forbidden, HavreError, InvalidInput
-from havre.wire import versions
+from havre.wire.conversion import lower
 from havre.wire.decode import check_content_type, decode_body, refuse_repeated
 from havre.wire.filters import decode_filters
 from havre.wire.queries import parse_bool, parse_int, parse_platform_parameter, parse_time
@@ -190,8 +190,8 @@ class Call:
             raise
 
     def json(self, value: Any, status: int = 200) -> web.Response:
-        """`value` as JSON, in the shape that the client's version has (`wire.versions`)."""
-        return self.respond(msgspec.json.encode(versions.lower(value, self.version)) + b"\n", JSON, status)
+        """`value` as JSON, in the shape that the client's version has (`wire.conversion`)."""
+        return self.respond(msgspec.json.encode(lower(value, self.version)) + b"\n", JSON, status)
 
     def respond(self, body: bytes, content_type: str, status: int = 200) -> web.Response:
         """A complete response of any type."""

@@ -6,6 +6,7 @@ Source: Docker Engine API, "Containers".
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from havre.errors import InvalidInput, NotFound
 from havre.wire import versions
 from havre.wire.config import Config, CreateRequest, HostConfig
 from havre.wire.containers import ContainerCreated, ContainersPruned, TakePortsRequest, TopAnswer
+from havre.wire.conversion import lift
 from havre.wire.decode import decode_body
 
 _LONGEST = 65535  # ioctl_tty(2), struct winsize
@@ -26,15 +28,36 @@ _DEPRECATED_MAC = (
 )
 
 
+_IGNORED_DRIVER = (
+    "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. "
+    "Use '--mount type=volume,volume-driver=...' instead"
+)
+_DISCARDED = "Such bindings will be discarded in a future version."
+
+
 async def _create(call: Call) -> web.StreamResponse:
-    request = versions.lift(_create_request(await call.json_body()), call.version)
+    request = lift(_create_request(await call.json_body()), call.version)
+    if not versions.mac_address_is_the_containers(call.version):
+        request.mac_address = ""
     name, platform = call.text("name") or None, call.text("platform") or None
     recursive = versions.read_only_is_recursive(call.version)
     created = await call.settle(call.services.containers.create(request, name, platform, recursive))
-    warnings = list(created.warnings)
-    if request.mac_address and versions.mac_address_is_the_networks(call.version):
-        warnings.append(_DEPRECATED_MAC)
+    warnings = [*created.warnings, *_warnings(request, call)]
     return call.json(ContainerCreated(id=created.id, warnings=warnings), 201)
+
+
+def _warnings(request: CreateRequest, call: Call) -> Iterator[str]:
+    """Warnings of what newer API versions read otherwise, in dockerd's words."""
+    if request.mac_address and versions.mac_address_is_the_networks(call.version):
+        yield _DEPRECATED_MAC
+    host = request.host_config or HostConfig()
+    volumes = (each.volume_options for each in host.mounts or () if each.type == "volume")
+    undriven = any(not (each and each.driver_config and each.driver_config.name) for each in volumes)
+    if host.volume_driver and undriven and versions.volume_driver_is_warned_of(call.version):
+        yield _IGNORED_DRIVER
+    empty = sorted(port for port, bindings in (host.port_bindings or {}).items() if not bindings)
+    if empty and versions.empty_bindings_are_warned_of(call.version):
+        yield f"Following container port(s) have an empty list of port-bindings: {', '.join(empty)}. {_DISCARDED}"
 
 
 class _Asked(CreateRequest):
@@ -90,7 +113,9 @@ async def _inspect(call: Call) -> web.StreamResponse:
     container = containers.get(call.name)
     sizes = await _sizes(call, container.id) if call.flag("size") else None
     placement = containers.placement(container.id)
-    answer = present_container(container, placement, call.services.execs.ids_of(container.id), sizes)
+    with_mac = versions.mac_address_is_the_containers(call.version)
+    execs = call.services.execs.ids_of(container.id)
+    answer = present_container(container, placement, execs, sizes, with_mac=with_mac)
     return call.json(answer)
 
 

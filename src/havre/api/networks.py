@@ -25,7 +25,11 @@ async def _list(call: Call) -> web.StreamResponse:
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
-    return call.json(_shown(call.services.networks.get(call.name), call))
+    networks = call.services.networks
+    network = _shown(networks.get(call.name), call)
+    if versions.networks_tell_of_their_use(call.version):
+        network = replace(network, status=networks.status(network.id))
+    return call.json(network)
 
 
 def _shown(network: Network, call: Call) -> Network:

@@ -18,12 +18,13 @@ from havre.containers.container import Container, MountPoint, State
 from havre.containers.containers import Placement
 from havre.containers.networking import shown_links
 from havre.errors import InvalidInput
-from havre.wire.config import OMITTED_OF_CONFIG, Config, EndpointSettings, HostConfig, PortBinding
+from havre.wire.config import OMITTED_OF_CONFIG, Config, HostConfig, PortBinding
 from havre.wire.containers import (
     ContainerDetails,
     ContainerGraphDriver,
     ContainerState,
     ContainerSummary,
+    HealthSummary,
     NetworkSettings,
     Port,
     SummaryHostConfig,
@@ -34,7 +35,6 @@ from havre.wire.values import ZERO_TIME, without_empty
 
 _OMITTED_OF_HOST = ("mounts", "storage_opt", "annotations", "sysctls", "tmpfs")
 _OMITTED_OF_MOUNT = ("type", "name", "destination", "driver")
-_DEFAULT_NETWORKS = ("bridge", "default")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,17 @@ class Sizes:
 
 
 def present_container(
-    container: Container, placement: Placement, exec_ids: Sequence[str] = (), sizes: Sizes | None = None
+    container: Container,
+    placement: Placement,
+    exec_ids: Sequence[str] = (),
+    sizes: Sizes | None = None,
+    *,
+    with_mac: bool = False,
 ) -> ContainerDetails:
-    """The response of `GET /containers/{name}/json`; paths are shown once the first start has created the files."""
+    """The response of `GET /containers/{name}/json`; paths are shown once the first start has created the files.
+
+    `with_mac`: the configuration has the MAC address requested for the main network.
+    """
     started = container.state.started_at != ZERO_TIME
 
     def path_of(file: str) -> str:
@@ -77,7 +85,7 @@ def present_container(
         size_rw=UNSET if sizes is None else sizes.writable,
         size_root_fs=UNSET if sizes is None else sizes.root,
         mounts=[present_mount(point) for point in container.spec.mounts],
-        config=_config(container),
+        config=_config(container, with_mac),
         network_settings=_network_settings(container, placement),
     )
 
@@ -90,11 +98,10 @@ def _host_config(container: Container) -> HostConfig:
     return replace(shown, links=shown_links(container) or None)
 
 
-def _config(container: Container) -> Config:
-    """The configuration, with the MAC address requested for the main network, as dockerd shows it to older clients."""
-    asked = container.spec.networks.get(container.spec.host_config.network_mode)
+def _config(container: Container, with_mac: bool) -> Config:
+    asked = container.spec.networks.get(container.spec.host_config.network_mode) if with_mac else None
     config = replace(container.spec.config, mac_address=asked.mac_address if asked is not None else "")
-    return without_empty(config, OMITTED_OF_CONFIG)
+    return without_empty(config, (*OMITTED_OF_CONFIG, "on_build"))
 
 
 def present_mount(point: MountPoint) -> MountPoint:
@@ -103,20 +110,10 @@ def present_mount(point: MountPoint) -> MountPoint:
 
 
 def _network_settings(container: Container, placement: Placement) -> NetworkSettings:
-    first = next((container.run.networks[name] for name in _DEFAULT_NETWORKS if name in container.run.networks), None)
-    main = first or EndpointSettings()
     return NetworkSettings(
         sandbox_id=container.id if placement.sandbox_key else "",
         sandbox_key=placement.sandbox_key,
         ports=container.run.ports,
-        endpoint_id=main.endpoint_id,
-        gateway=main.gateway,
-        global_ipv6_address=main.global_ipv6_address,
-        global_ipv6_prefix_len=main.global_ipv6_prefix_len,
-        ip_address=main.ip_address,
-        ip_prefix_len=main.ip_prefix_len,
-        ipv6_gateway=main.ipv6_gateway,
-        mac_address=main.mac_address,
         networks=container.run.networks,
     )
 
@@ -132,6 +129,7 @@ def present_summary(
 
     `image` replaces a name that now refers to another image; `others` are the aliases in links to the container.
     """
+    host, health = container.spec.host_config, container.state.health
     return ContainerSummary(
         id=container.id,
         names=sorted((f"/{container.name}", *others)),
@@ -145,7 +143,8 @@ def present_summary(
         labels=container.spec.config.labels or {},
         state=container.state.status,
         status=status_text(container.state, now),
-        host_config=SummaryHostConfig(network_mode=container.spec.host_config.network_mode),
+        host_config=SummaryHostConfig(network_mode=host.network_mode, annotations=host.annotations or UNSET),
+        health=HealthSummary(health.status, health.failing_streak) if health else HealthSummary(),
         network_settings=SummaryNetworks(networks=container.run.networks),
         mounts=[present_mount(point) for point in container.spec.mounts],
     )

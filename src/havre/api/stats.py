@@ -33,6 +33,7 @@ def present_figures(figures: Figures) -> dict[str, Any]:
         "preread": _time(before),
         "pids_stats": _pids(now.usage) if now.usage else {},
         "blkio_stats": _blocks(now.usage),
+        "os_type": "linux",
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": _cpu(now),

@@ -6,13 +6,13 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.wire import versions
 from havre.wire.config import UpdateRequest
 from havre.wire.containers import ContainerUpdated
+from havre.wire.conversion import lift
 
 
 async def _update(call: Call) -> web.StreamResponse:
-    asked = versions.lift(await call.body(UpdateRequest), call.version)
+    asked = lift(await call.body(UpdateRequest), call.version)
     warnings = await call.settle(call.services.updates.update(call.name, asked))
     return call.json(ContainerUpdated(warnings=list(warnings) or None))
 

@@ -188,6 +188,15 @@ def allocate_from(
     return allocate(pools[-1], used, network)
 
 
+def occupancy(pool: Pool, used: Collection[Address]) -> tuple[int, int]:
+    """How many addresses of the subnet are in use or reserved, and how many of its range can still be allocated."""
+    net = pool.subnet
+    taken = {pool.gateway, *pool.reserved, *(address for address in used if address in pool)}
+    if net.num_addresses > 2:
+        taken |= {net.network_address, net.broadcast_address} if net.version == 4 else {net.network_address}
+    return len(taken), pool.range.num_addresses - sum(address in pool.range for address in taken)
+
+
 def mac_for(address: Address) -> str:
     """Docker's scheme: 02:42 and the four bytes of the address, so that an address keeps its MAC."""
     return (b"\x02\x42" + address.packed[-4:]).hex(":")

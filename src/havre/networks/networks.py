@@ -19,6 +19,7 @@ from typing import Protocol
 
 import msgspec
 
+from havre.dataplane import ipam
 from havre.dataplane.apply import Host
 from havre.dataplane.firewall import Firewall
 from havre.dataplane.plan import Bridge
@@ -31,7 +32,7 @@ from havre.networks.linking import Relinked
 from havre.networks.rows import NetworkOptions, NetworkRows, NetworkTable
 from havre.networks.sandbox import Held, Published, Sandbox
 from havre.networks.sandboxes import Sandboxes
-from havre.networks.spec import Network, NetworkSpec
+from havre.networks.spec import IpamStatus, Network, NetworkSpec, NetworkStatus, SubnetStatus
 from havre.wire import times
 from havre.wire.config import EndpointSettings
 from havre.wire.filters import Filters, check_keys, matches_labels
@@ -132,6 +133,14 @@ class Networks:
         """The network with this ID, name, or unambiguous ID prefix, with its containers."""
         network = self._rows.find(name_or_id)
         return msgspec.structs.replace(network, containers=self._open().members(network.id))
+
+    def status(self, network_id: str) -> NetworkStatus:
+        """The use of a network's subnets."""
+        used = self._open().used(network_id)
+        counted = {str(each.subnet): ipam.occupancy(each, used) for each in self._rows.pools(network_id)}
+        most = (1 << 64) - 1
+        subnets = {net: SubnetStatus(min(busy, most), min(free, most)) for net, (busy, free) in counted.items()}
+        return NetworkStatus(ipam=IpamStatus(subnets=subnets))
 
     def find(self, name_or_id: str) -> Network:
         """As `get`, without its containers and the cost of listing them."""

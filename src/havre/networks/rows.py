@@ -19,7 +19,7 @@ import msgspec
 
 from havre.dataplane import ipam
 from havre.dataplane.hostfiles import Resolver
-from havre.dataplane.ipam import Address, Subnet
+from havre.dataplane.ipam import Address, Pool, Subnet
 from havre.dataplane.plan import Bridge
 from havre.errors import Conflict, Forbidden, HavreError, InvalidInput, NotFound
 from havre.linux.netlink import Interface
@@ -136,6 +136,11 @@ class NetworkRows:
     def bridge(self, id: str) -> Bridge:
         """The bridge of a network. KeyError for host, none and configuration-only networks."""
         return self._bridges[id]
+
+    def pools(self, id: str) -> Sequence[Pool]:
+        """The subnets of a network; none of host, none and configuration-only networks."""
+        bridge = self._bridges.get(id)
+        return bridge.pools if bridge is not None else ()
 
     def bridges(self) -> Collection[Bridge]:
         """The networks that are bridges on the host."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +83,10 @@ class Sandboxes:
         """The IDs of running containers with an endpoint on a network."""
         held = ((id, held) for id, held in self._held.items() if not held.left)
         return {id for id, each in held if network_id in each.endpoints or network_id in each.others}
+
+    def used(self, network_id: str) -> Collection[Address]:
+        """The addresses of running containers on a network."""
+        return self._used.get(network_id, {})
 
     def all(self) -> list[Held]:
         """The resources of every running container."""

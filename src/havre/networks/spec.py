@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from havre.dataplane.ipam import Pool, parse_address, parse_pool
 from havre.dataplane.plan import DEFAULT_MTU, GATEWAY_MODES, ISOLATED, NAT, Bridge, bridge_link, dummy_parent
@@ -98,10 +98,29 @@ class NetworkContainer(Value):
     ipv6_address: str = msgspec.field(default="", name="IPv6Address")
 
 
+class SubnetStatus(msgspec.Struct, frozen=True):
+    """Addresses of a subnet: in use or reserved, and left to allocate; both at most 2^64 - 1."""
+
+    in_use: int = msgspec.field(name="IPsInUse")
+    available: int = msgspec.field(name="DynamicIPsAvailable")
+
+
+class IpamStatus(Value, omit_defaults=True):
+    """The use of a network's subnets."""
+
+    subnets: dict[str, SubnetStatus] = msgspec.field(default_factory=dict)
+
+
+class NetworkStatus(Value):
+    """What `network inspect` tells of a network's use."""
+
+    ipam: IpamStatus = msgspec.field(name="IPAM")
+
+
 class Network(Value):
     """A network as stored and shown; `containers` is filled for `inspect` only. `created` is RFC 3339.
 
-    `enable_ipv4` is UNSET for clients that do not know it.
+    `enable_ipv4` is UNSET for clients that do not know it; `status` is set for `inspect` by those that do.
     """
 
     name: str
@@ -120,6 +139,7 @@ class Network(Value):
     containers: dict[str, NetworkContainer] = msgspec.field(default_factory=dict)
     options: dict[str, str] = msgspec.field(default_factory=dict)
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+    status: NetworkStatus | UnsetType = UNSET
 
 
 def check_spec(spec: NetworkSpec) -> None:

@@ -74,25 +74,25 @@ class ContainerGraphDriver(Value):
 
 
 class NetworkSettings(Value, kw_only=True):
-    """Its networks; beside them, as in Docker's first versions, what it has on the default bridge."""
+    """Its networks; for clients before API 1.52 what it has on the default bridge stands beside them."""
 
-    bridge: str = ""
+    bridge: str | UnsetType = UNSET
     sandbox_id: str = msgspec.field(default="", name="SandboxID")
     sandbox_key: str = ""
     ports: Mapping[str, list[PortBinding] | None]
-    hairpin_mode: bool = False
-    link_local_ipv6_address: str = msgspec.field(default="", name="LinkLocalIPv6Address")
-    link_local_ipv6_prefix_len: int = msgspec.field(default=0, name="LinkLocalIPv6PrefixLen")
-    secondary_ip_addresses: None = msgspec.field(default=None, name="SecondaryIPAddresses")
-    secondary_ipv6_addresses: None = msgspec.field(default=None, name="SecondaryIPv6Addresses")
-    endpoint_id: str = ""
-    gateway: str = ""
-    global_ipv6_address: str = ""
-    global_ipv6_prefix_len: int = 0
-    ip_address: str = ""
-    ip_prefix_len: int = 0
-    ipv6_gateway: str = ""
-    mac_address: str = ""
+    hairpin_mode: bool | UnsetType = UNSET
+    link_local_ipv6_address: str | UnsetType = msgspec.field(default=UNSET, name="LinkLocalIPv6Address")
+    link_local_ipv6_prefix_len: int | UnsetType = msgspec.field(default=UNSET, name="LinkLocalIPv6PrefixLen")
+    secondary_ip_addresses: UnsetType | None = msgspec.field(default=UNSET, name="SecondaryIPAddresses")
+    secondary_ipv6_addresses: UnsetType | None = msgspec.field(default=UNSET, name="SecondaryIPv6Addresses")
+    endpoint_id: str | UnsetType = UNSET
+    gateway: str | UnsetType = UNSET
+    global_ipv6_address: str | UnsetType = UNSET
+    global_ipv6_prefix_len: int | UnsetType = UNSET
+    ip_address: str | UnsetType = UNSET
+    ip_prefix_len: int | UnsetType = UNSET
+    ipv6_gateway: str | UnsetType = UNSET
+    mac_address: str | UnsetType = UNSET
     networks: Mapping[str, EndpointSettings]
 
 
@@ -139,6 +139,14 @@ class SummaryHostConfig(Value):
     """What a list shows of the host configuration."""
 
     network_mode: str
+    annotations: dict[str, str] | UnsetType = UNSET
+
+
+class HealthSummary(Value):
+    """What a list shows of the probes: none without a health check."""
+
+    status: str = "none"
+    failing_streak: int = 0
 
 
 class SummaryNetworks(Value):
@@ -163,6 +171,7 @@ class ContainerSummary(Value, kw_only=True):
     state: str
     status: str
     host_config: SummaryHostConfig
+    health: HealthSummary | UnsetType = UNSET
     network_settings: SummaryNetworks
     mounts: list[MountPoint]
 

@@ -22,6 +22,7 @@ from havre.containers.container import Container, State
 from havre.containers.containers import Placement
 from havre.events import Actor, Event
 from havre.wire.config import OMITTED_OF_CONFIG, PortBinding
+from havre.wire.conversion import lower
 from havre.wire.images import ImageDetails
 from havre.wire.queries import parse_time
 from havre.wire.values import without_empty
@@ -53,7 +54,8 @@ def placement_of(shown: dict[str, Any]) -> Placement:
 def test_inspect(name: str) -> None:
     expected = golden(name)
     sizes = Sizes(expected["SizeRw"], expected["SizeRootFs"]) if "SizeRw" in expected else None
-    answer = msgspec.to_builtins(present_container(container_of(expected), placement_of(expected), sizes=sizes))
+    made = present_container(container_of(expected), placement_of(expected), sizes=sizes, with_mac=True)
+    answer = msgspec.to_builtins(lower(made, Version(1, 45)))
     expected["GraphDriver"]["Data"] = {"MergedDir": expected["GraphDriver"]["Data"]["MergedDir"]}
     if answer["NetworkSettings"]["SandboxKey"]:
         assert answer["NetworkSettings"]["SandboxID"]
@@ -69,7 +71,7 @@ def test_summary(list_name: str, inspect_name: str) -> None:
     container = container_of(golden(inspect_name))
     now = parse_time(container.state.started_at, "now", 0) + 2.6 if container.state.running else 0.0
     sizes = Sizes(0, expected["SizeRootFs"]) if "SizeRootFs" in expected else None
-    assert msgspec.to_builtins(present_summary(container, now, sizes=sizes)) == expected
+    assert msgspec.to_builtins(lower(present_summary(container, now, sizes=sizes), Version(1, 45))) == expected
 
 
 def test_image() -> None:

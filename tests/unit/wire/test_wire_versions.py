@@ -12,9 +12,10 @@ from msgspec import UNSET
 from havre.errors import InvalidInput
 from havre.wire.config import Config, CreateRequest, EndpointSettings, Healthcheck, HostConfig, UpdateRequest
 from havre.wire.containers import ContainerDetails
+from havre.wire.conversion import lift, lower
 from havre.wire.images import ImageDetails, ImageSummary
 from havre.wire.system import DiskUsage, Info, KindUsage, VersionAnswer
-from havre.wire.versions import NEWEST, OLDEST, Version, lift, lower, multiplexed, parse_version
+from havre.wire.versions import NEWEST, OLDEST, Version, multiplexed, parse_version
 
 
 def test_range() -> None:
