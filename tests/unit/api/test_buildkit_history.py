@@ -120,6 +120,22 @@ def test_a_second_reader_follows_what_is_kept() -> None:
     asyncio.run(work())
 
 
+def test_what_is_kept_is_freed_but_for_readers_that_have_begun() -> None:
+    async def work() -> None:
+        status = Status()
+        first, second = status.messages(), status.messages()
+        status.progress(Started(STEP, 1.0))
+        status.progress(Log(STEP, 1, b"more", 2.0))
+        await anext(first)
+        await anext(second)
+        status.close()
+        status.forget()
+        assert status.kept.since(0) == []
+        assert [each.logs[0].msg async for each in second] == [b"more"]
+
+    asyncio.run(work())
+
+
 def test_a_record_as_message() -> None:
     proof = Document("application/json", Digest("sha256:2"), 7, "https://slsa.dev/provenance/v0.2")
     one = Record(ref="x", created_at=1.5, completed_at=2, error_code=2, error="no", attestations={"": [proof]})

@@ -124,6 +124,7 @@ class Control:
                     finally:  # a client that leaves cancels this call more than once
                         if recording is not None:
                             await finish(recording.end(failure))
+                        job.status.forget()  # jobs outlive their builds, for late calls
 
     async def _solve(self, request: m.SolveRequest, job: Job) -> m.SolveResponse:
         _refuse_policies(request)

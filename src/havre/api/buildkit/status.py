@@ -73,6 +73,10 @@ class Status:
         self._closed = True
         self._wake()
 
+    def forget(self) -> None:
+        """Free what is kept; readers that have begun still get all of it."""
+        self.kept = StatusLog()
+
     def _wake(self) -> None:
         """Wake the readers."""
         self._changed.set()
@@ -96,10 +100,10 @@ class Status:
 
     async def _kept_messages(self) -> AsyncIterator[StatusResponse]:
         """The messages of `kept` until the build ends."""
-        known = 0
+        known, kept = 0, self.kept
         while True:
             news, is_last = self._news, self._closed
-            for message in self.kept.since(known):
+            for message in kept.since(known):
                 known += 1
                 yield message
             if is_last:
