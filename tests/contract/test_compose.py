@@ -516,8 +516,6 @@ services:
 
 
 def test_what_is_not_done_is_refused(ours: Both) -> None:
-    for words in (("publish", "a/b:1"), ("alpha", "publish", "a/b:1")):
-        assert "publishing a Compose file to a registry is not supported" in ours.havre(*words, check=1).stderr
     for file in ("oci://registry/app:1", "https://host/compose.yaml"):
         refused = ours.engine.havre("compose", "-f", file, "config")
         assert refused.returncode

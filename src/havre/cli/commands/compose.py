@@ -236,8 +236,15 @@ COMMANDS = (
         Flag("services", "", "", "Show services"),
         Flag("status", "", "list", "Filter services by status"),
     )),
-    Command("publish", "[OPTIONS] REPOSITORY[:TAG]", "Not supported: publish a Compose file to a registry",
-            "compose.look:publish", (1, 1), (_DRY,)),
+    Command("publish", "[OPTIONS] REPOSITORY[:TAG]", "Publish the project's Compose files to a registry",
+            "compose.publish:publish", (1, 1), (
+        Flag("app", "", "", "Refused: publish the images with the files"),
+        _DRY,
+        Flag("oci-version", "", "string", "Version of the OCI specification (1.0, 1.1)"),
+        Flag("resolve-image-digests", "", "", "Pin image tags to digests"),
+        Flag("with-env", "", "", "Do not ask about environment variables"),
+        Flag("yes", "y", "", "Do not ask"),
+    )),
     Command("pull", _SERVICES, "Pull the images of services", "compose.transfer:pull", (0, None), (
         _DRY,
         Flag("ignore-buildable", "", "", "Ignore images that can be built"),

@@ -83,14 +83,14 @@ def _part(scene: Scene, source: Source, options: Options, services: list[str]) -
         return encode(model, indent="  ", sort_keys=True) if options.format == "json" else yamlwrite.render(model)
     project = scene.project(services, source)
     if options.resolve_image_digests or options.lock_image_digests:
-        project = project._replace(services={name: _pinned(scene, s) for name, s in project.services.items()})
+        project = project._replace(services={name: pinned(scene, s) for name, s in project.services.items()})
     if options.lock_image_digests:
         services_only = {name: _image_only(service) for name, service in project.services.items()}
         project = Project("", "", (), {}, services_only)
     return (project.to_json() if options.format == "json" else project.to_yaml()).replace("$", "$$")
 
 
-def _pinned(scene: Scene, service: dict[str, Any]) -> dict[str, Any]:
+def pinned(scene: Scene, service: dict[str, Any]) -> dict[str, Any]:
     """The service with its image pinned to the registry's digest."""
     image = service.get("image")
     if not image or "@" in image:

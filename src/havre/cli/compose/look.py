@@ -14,7 +14,6 @@ from havre.cli.ps import ports_text, render_filters
 from havre.cli.volumes import volume_listing
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
-from havre.errors import Unsupported
 from havre.golang.jsontext import encode
 from havre.golang.texts import ago, ellipsis, go_quote, human_size, short_id
 
@@ -245,18 +244,10 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def publish(session: Session, options: Options, arguments: list[str]) -> int:
-    """Raises Unsupported."""
-    raise Unsupported(
-        "publishing a Compose file to a registry is not supported",
-        "keep the file in version control; havre compose push puts the images into a registry",
-    )
-
-
 def alpha(session: Session, options: Options, arguments: list[str]) -> int:
     """The commands that docker compose calls experimental."""
     if arguments[0] == "publish":
-        return publish(session, options, arguments[1:])
+        raise StatusError(1, "alpha publish is now havre compose publish")
     if arguments != ["viz"]:
         raise StatusError(1, f"unknown command alpha {arguments[0]}; expected alpha viz")
     return _viz(session, options)
