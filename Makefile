@@ -21,9 +21,14 @@ check:  ## linters, types, import contracts and unit tests; under a minute, need
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
 SUITE := $(addprefix tests/,contract kernel suites security faults fuzz)
-test: check  ## the whole suite (root): the checks, then contract, kernel, suites, security, faults, fuzz
+test: check  ## the whole suite (root): the checks, then contract, kernel, suites, security, faults, fuzz, machine
 	@tools/setup.sh --test --peers
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(SUITE)
+	$(BIN)/python -m pytest tests/machine
+
+machine:  ## a shell in the emulated host of tests/machine (root, no KVM needed); `poweroff` leaves it
+	@tools/setup.sh --test --peers
+	$(BIN)/python tests/support/machine_shell.py
 
 soak:  ## 1,000 lives of containers, and 1,000 at once (root, minutes): nothing may be left, and no memory lost
 	@tools/setup.sh --test --peers
@@ -55,4 +60,4 @@ lock:  ## write the lock files anew from pyproject.toml
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache build
 
-.PHONY: docs help setup run check test soak bench install uninstall changelog lock clean
+.PHONY: docs help setup run check test machine soak bench install uninstall changelog lock clean

@@ -110,6 +110,17 @@ install_emulator() {
     mv "$venv/bin/qemu-aarch64.new" "$venv/bin/qemu-aarch64"
 }
 
+# The emulated host (tests/machine) is skipped where there is no qemu for it.
+install_qemu() {
+    command -v qemu-system-x86_64 >/dev/null && return 0
+    echo "Installing qemu-system-x86 for the emulated host"
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends qemu-system-x86 >/dev/null 2>&1 ||
+        echo "setup.sh: qemu-system-x86 cannot be installed: tests/machine will be skipped" >&2
+}
+
 install_packages
 install_python
-if [ -n "$peers" ]; then install_emulator; fi
+if [ -n "$peers" ]; then
+    install_emulator
+    install_qemu
+fi

@@ -43,6 +43,7 @@ class HostLimits:
     swap_limit: bool = True
     blkio_weight: bool = True
     memory_nodes: int = 1
+    cgroup_v1: bool = True
 
 
 def check_config(config: Config) -> None:
@@ -188,6 +189,23 @@ def check_resources(host: HostConfig, limits: HostLimits) -> list[str]:
         )
     if not limits.blkio_weight:
         warnings += _discard_weights(host)
+    if not limits.cgroup_v1:
+        warnings += _discard_v1(host)
+    return warnings
+
+
+def _discard_v1(host: HostConfig) -> list[str]:
+    """Reset what only the controllers of cgroup v1 can do."""
+    warnings = []
+    if host.memory_swappiness not in (None, -1):
+        host.memory_swappiness = None
+        warnings.append(
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. "
+            "Memory swappiness discarded."
+        )
+    if host.oom_kill_disable:
+        host.oom_kill_disable = False
+        warnings.append("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
     return warnings
 
 
@@ -228,6 +246,8 @@ def _check_cpu(host: HostConfig, limits: HostLimits) -> None:
         )
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidInput("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if not limits.cgroup_v1 and (host.cpu_realtime_period or host.cpu_realtime_runtime):
+        raise InvalidInput("Your kernel does not support CPU real-time scheduler", "cgroup v2 has no limits for it")
     if host.cpu_shares < 0:
         raise InvalidInput(
             f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer",

@@ -146,5 +146,6 @@ def host_limits(runtime: Runtime) -> HostLimits:
         platform=platform_of_processor(platform.machine(), flags[1].split() if flags else ()),
         swap_limit=runtime.host.cgroups.swap_limit,
         blkio_weight=runtime.host.cgroups.blkio_weight,
+        cgroup_v1=runtime.host.cgroups.layout != "v2",
         memory_nodes=max(sum(1 for _ in Path("/sys/devices/system/node").glob("node[0-9]*")), 1),
     )

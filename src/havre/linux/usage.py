@@ -3,7 +3,7 @@
     figure      v1 (and hybrid)                                    v2
     CPU         cpuacct.usage, cpuacct.usage_percpu, .stat          cpu.stat (usage_usec, user_usec, system_usec)
     throttling  cpu.stat                                            cpu.stat
-    memory      memory.usage_in_bytes, .max_usage_in_bytes, .stat   memory.current, memory.peak, memory.stat
+    memory      memory.usage_in_bytes, .max_usage_in_bytes, .stat   memory.current, memory.stat
     block I/O   blkio.throttle.io_*_recursive                       io.stat
     processes   pids.current, pids.max                              the same
 
@@ -104,7 +104,6 @@ def _read_v1(trees: dict[str, Path]) -> Usage:
 
 def _read_v2(group: Path) -> Usage:
     cpu = _pairs(group / "cpu.stat")
-    peak = group / "memory.peak"
     io = _text(group / "io.stat")
     return Usage(
         cpu_ns=cpu.get("usage_usec", 0) * 1000,
@@ -115,7 +114,7 @@ def _read_v2(group: Path) -> Usage:
         throttled_periods=cpu.get("nr_throttled", 0),
         throttled_ns=cpu.get("throttled_usec", 0) * 1000,
         memory=_number(group / "memory.current"),
-        memory_peak=_number(peak) or None,
+        memory_peak=None,
         memory_limit=_limit(group / "memory.max"),
         memory_detail=_pairs(group / "memory.stat"),
         pids=_number(group / "pids.current"),

@@ -189,5 +189,6 @@ def _snapshots_of(container: Container) -> list[str]:
 
 
 def _start_order(live: Live) -> tuple[bool, str]:
-    """Sort key: by creation, but containers that share another's network after the others."""
-    return live.container.spec.host_config.network_mode.startswith("container:"), live.container.spec.created
+    """Sort key: as they were started last, but containers that share another's network after the others."""
+    container = live.container
+    return container.spec.host_config.network_mode.startswith("container:"), container.state.started_at
