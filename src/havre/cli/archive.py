@@ -131,7 +131,9 @@ def export(session: Session, options: Options, arguments: list[str]) -> int:
 def commit(session: Session, options: Options, arguments: list[str]) -> int:
     """Create an image from a container."""
     container, *names = arguments
-    query: Query = {"container": container, "pause": "1" if options.pause else "0"}
+    if {"pause", "no_pause"} <= options.given:
+        raise StatusError(1, "conflicting options: --no-pause and --pause cannot be used together")
+    query: Query = {"container": container, "pause": "1" if options.pause and not options.no_pause else "0"}
     if names:
         repository, tag = split_tag(names[0])
         query |= {"repo": repository, "tag": tag}

@@ -22,8 +22,11 @@ def _stop_query(options: Options) -> Query:
     query: Query = {}
     if options.signal:
         query["signal"] = options.signal
-    if "time" in options.given:
-        query["t"] = str(options.time)
+    if {"time", "timeout"} <= options.given:
+        raise StatusError(1, "conflicting options: cannot specify both --timeout and --time")
+    for name in ("time", "timeout"):
+        if name in options.given:
+            query["t"] = str(getattr(options, name))
     return query
 
 

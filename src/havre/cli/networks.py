@@ -6,6 +6,7 @@ import sys
 
 from havre.cli.format.table import Listing, label_text
 from havre.cli.parser import StatusError
+from havre.cli.platforms import require_newer
 from havre.cli.ps import render_filters
 from havre.cli.run_config import endpoint_settings, to_map
 from havre.errors import HavreError, NotFound
@@ -67,6 +68,8 @@ def _go_created(text: str) -> str:
 
 def create(session: Session, options: Options, arguments: list[str]) -> int:
     """Create a network and print its ID."""
+    if not options.ipv4:
+        raise StatusError(1, '"--ipv4=false" requires networks without IPv4, which this client does not create')
     try:
         ipam = {"Driver": options.ipam_driver, "Config": _ipam(options), "Options": to_map(options.ipam_opt)}
     except ValueError as error:
@@ -136,7 +139,10 @@ def connect(session: Session, options: Options, arguments: list[str]) -> int:
         "ip6": options.ip6,
         "link_local": options.link_local_ip,
         "driver_opts": to_map(options.driver_opt),
+        "gw_priority": options.gw_priority,
     }
+    if options.gw_priority:
+        require_newer(session.client, "--gw-priority", "1.48")
     body = {"Container": container, "EndpointConfig": endpoint_settings(given, options.link)}
     session.client.post(f"/networks/{network}/connect", body=body)
     return 0

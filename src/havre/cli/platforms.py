@@ -1,4 +1,7 @@
-"""`--platform` of the verbs that select among an image's platforms: `os/architecture[/variant]`, comma-separated."""
+"""Flags that only newer daemons know; `--platform` of the verbs that select among an image's platforms.
+
+A platform is `os/architecture[/variant]`; several are separated by commas.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,14 @@ def platform_parameters(client: Client, texts: Sequence[str], version: str) -> l
     """
     if not texts:
         return []
-    if "havre" not in client.server():
-        raise StatusError(1, f'"--platform" requires API version {version}, but this client speaks {client.version}')
+    require_newer(client, "--platform", version)
     return [_render(each) for text in texts for each in text.split(",")]
+
+
+def require_newer(client: Client, flag: str, version: str) -> None:
+    """Refuse a flag on daemons other than havre's, to which this client speaks an older version. Raises StatusError."""
+    if "havre" not in client.server():
+        raise StatusError(1, f'"{flag}" requires API version {version}, but this client speaks {client.version}')
 
 
 def _render(text: str) -> str:

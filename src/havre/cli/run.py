@@ -88,6 +88,11 @@ def _failure(text: str, code: int, help_path: str | None) -> StatusError:
 
 def _create(session: Session, options: Options, body: dict[str, Any]) -> str:
     """Create the container, pulling its image by the pull policy; returns its ID."""
+    give = None
+    if options.use_api_socket:
+        from havre.cli.apisocket import mount_socket
+
+        give = mount_socket(session, body)
     if options.cidfile and exists(options.cidfile):
         raise StatusError(
             125, "havre: container ID file found, make sure the other container isn't running or delete "
@@ -110,7 +115,7 @@ def _create(session: Session, options: Options, body: dict[str, Any]) -> str:
             session.warn(f"Unable to find image '{image}' locally")
         _pull_or_make(session, options, image)
         answer = session.client.post("/containers/create", query, body)
-    for warning in answer.get("Warnings") or []:
+    for warning in [*(answer.get("Warnings") or []), *(give(answer["Id"]) if give else ())]:
         session.warn(f"WARNING: {warning}")
     container: str = answer["Id"]
     if options.cidfile:

@@ -116,6 +116,7 @@ _COMMON = (
     Flag("tmpfs", "", "list", "Mount a tmpfs on a directory"),
     Flag("tty", "t", "", "Allocate a pseudo-TTY"),
     Flag("ulimit", "", "ulimit", "Limits of setrlimit(2)"),
+    Flag("use-api-socket", "", "", "Mount the daemon's socket, and give the container the credentials for registries"),
     Flag("user", "u", "string", "User name or UID (format: <name|uid>[:<group|gid>])"),
     Flag("userns", "", "string", "User namespace to use"),
     Flag("uts", "", "string", "UTS namespace to use"),

@@ -39,6 +39,15 @@ def find_auth(config: Config, server: str) -> dict[str, str]:
     return _decode_entry(entry, server) if entry else {}
 
 
+def known_auths(config: Config) -> dict[str, dict[str, str]]:
+    """The credentials of all registries, those of credential helpers included; without empty ones."""
+    servers = {**(config.values.get("auths") or {}), **(config.values.get("credHelpers") or {})}
+    if store := config.text("credsStore"):
+        servers |= decode(run_helper(store, "list", "")) or {}
+    found = {server: find_auth(config, server) for server in servers}
+    return {server: auth for server, auth in found.items() if auth}
+
+
 def _host_of(key: str) -> str:
     return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
 

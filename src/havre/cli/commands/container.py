@@ -8,7 +8,11 @@ from havre.golang.flags import Flag
 
 _ONE_OR_MORE = "CONTAINER [CONTAINER...]"
 _DETACH_KEYS = Flag("detach-keys", "", "string", "Override the key sequence for detaching a container")
-_TIME = Flag("time", "t", "int", "Seconds to wait before killing the container")
+# --time is the name that docker had before 29.
+_TIME = (
+    Flag("timeout", "t", "int", "Seconds to wait before killing the container"),
+    Flag("time", "", "int", "Seconds to wait before killing the container"),
+)
 _SIGNAL = Flag("signal", "s", "string", "Signal to send to the container")
 _CP = (
     "Copy files or folders between a container and the local filesystem\n\n"
@@ -29,6 +33,7 @@ COMMANDS = (
         Flag("author", "a", "string", 'Author (e.g., "Ada Lovelace <ada@example.org>")'),
         Flag("change", "c", "list", "Dockerfile instruction to apply to the new image"),
         Flag("message", "m", "string", "Commit message"),
+        Flag("no-pause", "", "", "Do not pause the container during commit"),
         Flag("pause", "p", "", "Pause the container during commit", True),
     ), top="commit"),
     Command("cp", "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
@@ -87,7 +92,7 @@ COMMANDS = (
              force_flag("Do not ask for confirmation"), *plan_flags())),
     Command("rename", "CONTAINER NEW_NAME", "Rename a container", "lifecycle:rename", (2, 2), top="rename"),
     Command("restart", "[OPTIONS] " + _ONE_OR_MORE, "Restart one or more containers", "lifecycle:restart", (1, None),
-            (_SIGNAL, _TIME), top="restart"),
+            (_SIGNAL, *_TIME), top="restart"),
     Command("rm remove", "[OPTIONS] " + _ONE_OR_MORE, "Remove one or more containers", "lifecycle:rm", (1, None), (
         force_flag("Kill and remove a running container"),
         Flag("link", "l", "", "Remove the specified link"),
@@ -110,7 +115,7 @@ COMMANDS = (
         Flag("no-trunc", "", "", "Do not truncate output"),
     ), top="stats"),
     Command("stop", "[OPTIONS] " + _ONE_OR_MORE, "Stop one or more running containers", "lifecycle:stop", (1, None),
-            (_SIGNAL, _TIME), top="stop"),
+            (_SIGNAL, *_TIME), top="stop"),
     Command("top", "CONTAINER [ps OPTIONS]", "Display the running processes of a container", "lifecycle:top",
             (1, None), top="top", stop=True),
     Command("unpause", _ONE_OR_MORE, "Unpause all processes within one or more containers", "lifecycle:unpause",

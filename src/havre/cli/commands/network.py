@@ -10,6 +10,7 @@ COMMANDS = (
     Command("connect", "[OPTIONS] NETWORK CONTAINER", "Connect a container to a network", "networks:connect", (2, 2), (
         Flag("alias", "", "strings", "Add network-scoped alias for the container"),
         Flag("driver-opt", "", "strings", "Options of the network's driver"),
+        Flag("gw-priority", "", "int", "Priority as default gateway; the highest wins, negative values are allowed"),
         Flag("ip", "", "string", 'IPv4 address (e.g., "172.30.100.104")'),
         Flag("ip6", "", "string", 'IPv6 address (e.g., "2001:db8::33")'),
         Flag("link", "", "list", "Add a link to another container"),
@@ -27,6 +28,7 @@ COMMANDS = (
         Flag("ip-range", "", "strings", "Allocate container IPs from a sub-range"),
         Flag("ipam-driver", "", "string", "Driver that manages addresses", "default"),
         Flag("ipam-opt", "", "map", "Options of the address management driver"),
+        Flag("ipv4", "", "", "Enable IPv4 (false is refused)", True),
         Flag("ipv6", "", "", "Enable IPv6"),
         Flag("label", "", "list", "Set metadata of the network"),
         Flag("opt", "o", "map", "Options of the network's driver"),
