@@ -173,11 +173,16 @@ async def _export(call: Call) -> web.StreamResponse:
     return response
 
 
-async def _prune(call: Call) -> web.StreamResponse:
-    filters = call.filters()
+async def kept_bytes(call: Call) -> int:
+    """How much of the build cache a prune keeps, by the limits in the query."""
     reserved = call.integer("reserved-space") or call.integer("keep-storage") or 0
     limits = SpaceLimits(reserved, call.integer("max-used-space") or 0, call.integer("min-free-space") or 0)
-    keep_bytes = await call.services.builder.keep_bytes(limits)
+    return await call.services.builder.keep_bytes(limits)
+
+
+async def _prune(call: Call) -> web.StreamResponse:
+    filters = call.filters()
+    keep_bytes = await kept_bytes(call)
     work = call.services.builder.prune(filters, all=call.flag("all"), keep_bytes=keep_bytes)
     deleted, reclaimed = await call.settle(work)
     call.services.events.publish("builder", "prune", "", {"reclaimed": str(reclaimed)})

@@ -168,8 +168,9 @@ def builder(session: Session, options: Options, arguments: list[str]) -> int:
     check_builder(options.builder)
     scope = "all build cache" if options.all else "all dangling build cache"
     query = _query(session, options.filter)
-    if options.keep_storage:
-        query["keep-storage"] = str(options.keep_storage)
+    for name in ("keep_storage", "reserved_space", "max_used_space", "min_free_space"):
+        if value := getattr(options, name):
+            query[name.replace("_", "-")] = str(value)
     if options.dry_run or options.plan:
         return _by_plan(session, options, "cache", query | _flags(options, "all"))
     if not _agreed(session, options, f"WARNING! This will remove {scope}."):

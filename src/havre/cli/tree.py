@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # Management groups and what they manage; the table of each is havre.cli.commands.GROUP:COMMANDS.
 GROUPS = {
-    "builder": "Manage the cache of builds",
+    "builder": "Build, and manage the cache of builds",
+    "buildx": "Build, in the words of docker's plugin",
     "checkpoint": "Manage checkpoints",
     "compose": "Define and run projects of several containers",
     "container": "Manage containers",
