@@ -122,6 +122,11 @@ def test_cgroups_are_writable_if_asked_for(havred: Engine, options: tuple[str, .
     assert (done.returncode == 0, "Read-only file system" in done.stderr) == (writable, not writable), done.stderr
 
 
+def test_cgroups_are_writable_by_the_bare_word(havred: Engine) -> None:
+    options = ("--cgroupns", "private", "--security-opt", "writable-cgroups")
+    havred.havre("run", "--rm", *options, "busybox", "sh", "-c", _MAKE_GROUP, check=0)
+
+
 def test_a_bad_word_for_writable_cgroups(havred: Engine) -> None:
     asked = {"Image": "busybox", "HostConfig": {"SecurityOpt": ["writable-cgroups=potato"]}}
     reply = ask(havred.socket, "POST", "/containers/create", asked)

@@ -251,7 +251,7 @@ def _security(options: Options) -> Json:
             key, equals, value = option.partition(":")
         if option == "systempaths=unconfined":
             paths = {"MaskedPaths": [], "ReadonlyPaths": []}
-        elif not equals and option != "no-new-privileges":
+        elif not equals and option not in ("no-new-privileges", "writable-cgroups"):
             raise ValueError(f"Invalid --security-opt: {option!r}".replace("'", '"'))
         elif key == "seccomp" and value not in ("unconfined", "builtin"):
             kept.append("seccomp=" + _profile(value))

@@ -211,7 +211,7 @@ def _security(project: Project, service: Service) -> tuple[list[str], bool]:
         if option == "systempaths=unconfined":
             unconfined = True
             continue
-        if not separator and key != "no-new-privileges":
+        if not separator and key not in ("no-new-privileges", "writable-cgroups"):
             raise InvalidInput(f'Invalid security-opt: "{option}"')
         if key == "seccomp" and value not in ("unconfined", "builtin"):
             option = f"seccomp={_profile(join(project.folder, value))}"
