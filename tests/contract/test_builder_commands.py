@@ -56,3 +56,12 @@ def test_the_daemon_is_the_one_builder(havred: Engine) -> None:
     for words in (("inspect", "other"), ("use", "other"), ("du", "--builder", "other")):
         assert 'no builder "other" found' in havred.havre("buildx", *words, check=1).stderr
     assert havred.havre("buildx", "version", check=0).stdout.startswith("havre buildx ")
+
+
+def test_limits_of_space_on_daemons_that_do_not_know_them(engine: Engine) -> None:
+    words = ("builder", "prune", "-af", "--reserved-space", "1GB")
+    engine.havre(*words, check=0)
+    if engine.name == "havre":
+        engine.havre(*words, "--max-used-space", "2GB", check=0)
+    else:
+        assert '"--max-used-space" requires API' in engine.havre(*words, "--max-used-space", "2GB", check=1).stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from havre.cli.format.table import Listing
 from havre.cli.parser import StatusError
+from havre.cli.platforms import require_newer
 from havre.cli.ps import render_filters
 from havre.golang.texts import human_size, short_id
 
@@ -168,9 +169,12 @@ def builder(session: Session, options: Options, arguments: list[str]) -> int:
     check_builder(options.builder)
     scope = "all build cache" if options.all else "all dangling build cache"
     query = _query(session, options.filter)
-    for name in ("keep_storage", "reserved_space", "max_used_space", "min_free_space"):
-        if value := getattr(options, name):
-            query[name.replace("_", "-")] = str(value)
+    if reserved := options.reserved_space or options.keep_storage:
+        query["keep-storage"] = str(reserved)  # the name that daemons of any version know
+    for name in ("max-used-space", "min-free-space"):
+        if value := getattr(options, name.replace("-", "_")):
+            require_newer(session.client, f"--{name}", "1.48")
+            query[name] = str(value)
     if options.dry_run or options.plan:
         return _by_plan(session, options, "cache", query | _flags(options, "all"))
     if not _agreed(session, options, f"WARNING! This will remove {scope}."):
