@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 from grpclib.const import Status as Code
@@ -28,6 +28,7 @@ from havre.api.buildkit.jobs import Job
 from havre.api.buildkit.protobuf import encode
 from havre.builds.history import COMPLETED, GONE, RUNNING, Document, Documents, History, Record
 from havre.builds.request import BuildResult
+from havre.dockerfile.graph import PROXY_ARGS
 from havre.errors import HavreError, NotFound
 
 _CONTROL, _CONTENT = "/moby.buildkit.v1.Control/", "/containerd.services.content.v1.Content/"
@@ -46,7 +47,7 @@ class Recording:
             ref=request.ref,
             created_at=time.time(),
             frontend=request.frontend,
-            attributes=dict(request.frontend_attrs),
+            attributes=_without_proxies(request.frontend_attrs),
             exporters=[(each.type, dict(each.attrs)) for each in request.exporters or older],
         )
         history.started(self._record)
@@ -58,7 +59,7 @@ class Recording:
         record = msgspec.structs.replace(
             self._record,
             completed_at=time.time(),
-            attributes=self._record.attributes or self._job.attributes,
+            attributes=self._record.attributes or _without_proxies(self._job.attributes),
             response=self.response,
             logs=documents.add(LOG_TYPE, log.document()),
             attestations=_attestations(self._job.result, documents),
@@ -75,6 +76,12 @@ class Recording:
                 error_details=documents.add(ERROR_TYPE, encode(failure)),
             )
         await self._history.completed(record, documents)
+
+
+def _without_proxies(attributes: Mapping[str, str]) -> dict[str, str]:
+    """What a record keeps of the frontend's options: addresses of proxies may hold passwords."""
+    hidden = {f"build-arg:{name}" for name in PROXY_ARGS}
+    return {name: value for name, value in attributes.items() if name not in hidden}
 
 
 def _attestations(result: BuildResult | None, documents: Documents) -> dict[str, list[Document]]:
