@@ -5,7 +5,6 @@ from __future__ import annotations
 _SWARM = "havre has no swarm yet; `havre compose` runs sets of containers on one host"
 
 POINTERS = {
-    "buildx": "`havre build` takes what `docker buildx build` takes, and `havre builder` is for its cache",
     "bake": "`havre compose build` builds several images at once",
     "scan": "havre does not scan for vulnerabilities yet; `havre image sbom IMAGE` lists an image's packages",
     "scout": "havre does not scan for vulnerabilities yet; `havre image sbom IMAGE` lists an image's packages",

@@ -85,7 +85,6 @@ def test_the_programs_page_names_every_command() -> None:
         (["ps", "--foo"], 125, "unknown flag: --foo\nSee 'havre ps --help'.\n"),
         (["ps"], 1, "Cannot connect to the daemon at unix:///no/such. Is it running?\n"),
         (["run", "x"], 125, "havre: Cannot connect to the daemon at unix:///no/such. Is it running?\nSee 'havre run"),
-        (["buildx", "build"], 1, "havre: 'buildx' is not a havre command: `havre build` takes what"),
         (["swarm", "init"], 1, "havre: 'swarm' is not a havre command: havre has no swarm yet; `havre compose` runs"),
         (["scan", "x"], 1, "havre: 'scan' is not a havre command: havre does not scan for vulnerabilities yet"),
         (["plugin", "ls"], 1, "havre: 'plugin' is not a havre command: plugins are found by their files in"),
