@@ -133,7 +133,7 @@ def commit(session: Session, options: Options, arguments: list[str]) -> int:
     container, *names = arguments
     if {"pause", "no_pause"} <= options.given:
         raise StatusError(1, "conflicting options: --no-pause and --pause cannot be used together")
-    query: Query = {"container": container, "pause": "1" if options.pause and not options.no_pause else "0"}
+    query: Query = {"container": container, "pause": "1" if options.pause and "no_pause" not in options.given else "0"}
     if names:
         repository, tag = split_tag(names[0])
         query |= {"repo": repository, "tag": tag}

@@ -391,7 +391,7 @@ def _render_namespaces(plan: ContainerPlan, host: HostFacts) -> list[dict[str, s
         ("pid", plan.pid),
         ("ipc", plan.ipc),
         ("cgroup", _cgroupns(plan, host)),
-        ("time", PRIVATE if host.time_namespaces else HOST),
+        ("time", PRIVATE if host.time_namespaces and plan.pid == PRIVATE else HOST),
     )
     return [
         {"type": kind} if mode == PRIVATE else {"type": kind, "path": mode} for kind, mode in wanted if mode != HOST

@@ -8,10 +8,10 @@ from havre.golang.flags import Flag
 
 _ONE_OR_MORE = "CONTAINER [CONTAINER...]"
 _DETACH_KEYS = Flag("detach-keys", "", "string", "Override the key sequence for detaching a container")
-# --time is the name that docker had before 29.
+# --timeout is docker 29's name.
 _TIME = (
-    Flag("timeout", "t", "int", "Seconds to wait before killing the container"),
-    Flag("time", "", "int", "Seconds to wait before killing the container"),
+    Flag("time", "t", "int", "Seconds to wait before killing the container"),
+    Flag("timeout", "", "int", "Seconds to wait before killing the container"),
 )
 _SIGNAL = Flag("signal", "s", "string", "Signal to send to the container")
 _CP = (

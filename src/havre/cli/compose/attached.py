@@ -205,9 +205,10 @@ class Attached:
 
     def _interrupted(self, starting: threading.Thread) -> int:
         self._printer.say("Gracefully stopping... (press Ctrl+C again to force)")
+        unfinished = starting.is_alive()
         try:
             self._stop()
-            if starting.is_alive():  # containers started meanwhile
+            if unfinished:  # containers have started meanwhile
                 starting.join()
                 self._stop()
         except KeyboardInterrupt:
