@@ -107,10 +107,14 @@ def test_the_list_of_questions(engine: Engine, context: Path) -> None:
 
 
 def test_a_question_pulls_and_stores_nothing(havred: Engine, context: Path) -> None:
-    before = havred.out("images", "-aq"), havred.out("buildx", "du")
+    def stored() -> tuple[list[str], list[tuple[str, int]]]:
+        cache = ask(havred.socket, "GET", "/system/df?type=build-cache").json["BuildCache"] or []
+        return sorted(havred.out("images", "-aq").split()), sorted((each["ID"], each["Size"]) for each in cache)
+
+    before = stored()
     asked(havred, "outline", context)
     asked(havred, "targets", context)
-    assert (havred.out("images", "-aq"), havred.out("buildx", "du")) == before
+    assert stored() == before
 
 
 def test_the_answers_by_http(havred: Engine, context: Path) -> None:
