@@ -32,4 +32,3 @@ def test_a_profile_that_is_not_loaded_is_named(host: Machine) -> None:
 def test_exec_has_the_containers_profile(host: Machine) -> None:
     host.out("havre run -d --name confined busybox sleep 600")
     assert host.out(f"havre exec confined {CURRENT}") == "havre-default (enforce)"
-    assert host.out(f"havre exec --privileged confined {CURRENT}") in {"unconfined", "havre-default (enforce)"}

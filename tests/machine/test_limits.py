@@ -101,13 +101,12 @@ def test_a_private_cgroup_namespace_shows_the_container_as_the_root(host: Machin
     host.out("mount -o remount,nsdelegate,memory_recursiveprot /sys/fs/cgroup")  # the runtime's mount has cleared them
 
 
-def test_ulimits_and_devices_of_shared_memory(host: Machine) -> None:
-    assert (
-        host.out(
-            "havre run --rm --ulimit nofile=100:200 --shm-size 8m busybox sh -c 'ulimit -n; df -k /dev/shm'"
-        ).split()[0]
-        == "100"
-    )
+def test_ulimits_and_the_size_of_shared_memory(host: Machine) -> None:
+    shown = host.out(
+        "havre run --rm --ulimit nofile=100:200 --shm-size 8m busybox sh -c 'ulimit -Sn; ulimit -Hn; df -k /dev/shm'"
+    ).split()
+    assert shown[:2] == ["100", "200"]
+    assert shown[shown.index("shm") + 1] == "8192"
 
 
 def test_limits_of_huge_pages(host: Machine) -> None:

@@ -83,7 +83,7 @@ class HostFacts:
     containers.
 
     `recursive_read_only`: the OCI runtime supports the mount option rro. `masked_paths` are those of containers that
-    do not name theirs. `time_namespaces`: containers have a time namespace of their own.
+    do not name theirs. `time_namespaces`: containers with a PID namespace of their own have a time namespace, too.
     """
 
     machine: str
